@@ -1,0 +1,2 @@
+//! The one binary `lockwarden`.
+fn main() {}
