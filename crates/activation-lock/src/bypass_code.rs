@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use rand_core::CryptoRng;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
@@ -43,7 +44,9 @@ impl BypassCode {
     /// Makes a new code from `rng`, which must be a cryptographic generator seeded by the operating system: whoever can
     /// predict the code can unlock the device.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        let mut code = Self { raw: [0; RAW_BYTES] };
+        let mut code = Self {
+            raw: [0; RAW_BYTES],
+        };
         rng.fill_bytes(&mut code.raw);
         code
     }
@@ -67,7 +70,9 @@ impl BypassCode {
             if DASH_PLACES.contains(&(text.len() + 1)) {
                 text.push('-');
             }
-            text.push(char::from(SYMBOLS[usize::from(value_of_symbol(*bits, number))]));
+            text.push(char::from(
+                SYMBOLS[usize::from(value_of_symbol(*bits, number))],
+            ));
         }
         text
     }
@@ -124,7 +129,9 @@ impl BypassCode {
     /// salted with four zero bytes, 50,000 rounds (contract sheet 0.7). Takes milliseconds by design, tenths of a second
     /// in an unoptimised build.
     pub fn escrow_key_hash(&self) -> EscrowKeyHash {
-        let mut hash = EscrowKeyHash { bytes: [0; EscrowKeyHash::BYTES] };
+        let mut hash = EscrowKeyHash {
+            bytes: [0; EscrowKeyHash::BYTES],
+        };
         pbkdf2::pbkdf2_hmac::<Sha256>(&self.raw, &SALT, HASH_ROUNDS, &mut hash.bytes);
         hash
     }
@@ -147,7 +154,10 @@ struct Symbols {
 
 impl Symbols {
     fn new() -> Self {
-        Self { bits: Zeroizing::new(0), taken: 0 }
+        Self {
+            bits: Zeroizing::new(0),
+            taken: 0,
+        }
     }
 
     /// Takes the next symbol. Symbols beyond the last are counted, for the error that follows, and not kept.
@@ -156,7 +166,10 @@ impl Symbols {
         self.taken += 1;
         let width = match self.taken {
             TEXT_SYMBOLS if value > LAST_SYMBOL_MAX => {
-                return Err(ParseError::LastSymbol { position, found: symbol });
+                return Err(ParseError::LastSymbol {
+                    position,
+                    found: symbol,
+                });
             }
             TEXT_SYMBOLS => 3,
             1..TEXT_SYMBOLS => 5,
@@ -168,7 +181,9 @@ impl Symbols {
 
     fn finish(self) -> Result<BypassCode, ParseError> {
         if self.taken == TEXT_SYMBOLS {
-            Ok(BypassCode { raw: self.bits.to_be_bytes() })
+            Ok(BypassCode {
+                raw: self.bits.to_be_bytes(),
+            })
         } else {
             Err(ParseError::SymbolCount { found: self.taken })
         }
@@ -177,13 +192,20 @@ impl Symbols {
 
 /// The value of symbol `number` (1 to 26) in the text of `bits`, most significant bit first.
 fn value_of_symbol(bits: u128, number: usize) -> u8 {
-    let (shift, mask) = if number == TEXT_SYMBOLS { (0, 0b111) } else { (128 - 5 * number, 0b1_1111) };
+    let (shift, mask) = if number == TEXT_SYMBOLS {
+        (0, 0b111)
+    } else {
+        (128 - 5 * number, 0b1_1111)
+    };
     ((bits >> shift) & mask) as u8
 }
 
 fn value_of_char(symbol: char) -> Option<u8> {
     let byte = u8::try_from(symbol).ok()?;
-    SYMBOLS.iter().position(|&known| known == byte).and_then(|index| u8::try_from(index).ok())
+    SYMBOLS
+        .iter()
+        .position(|&known| known == byte)
+        .and_then(|index| u8::try_from(index).ok())
 }
 
 /// Why a text is not a bypass code.
@@ -205,7 +227,9 @@ pub enum ParseError {
         likely: Option<char>,
     },
     /// A small letter, where the exact form has capitals.
-    #[error("character {position} is the small letter {found:?}; the exact form of a bypass code has capital letters")]
+    #[error(
+        "character {position} is the small letter {found:?}; the exact form of a bypass code has capital letters"
+    )]
     SmallLetter {
         /// Its place.
         position: usize,
@@ -213,7 +237,9 @@ pub enum ParseError {
         found: char,
     },
     /// The exact form with too many or too few characters.
-    #[error("the exact form of a bypass code has 31 characters, dashes included (5-5-4-4-4-4); this text has {found}")]
+    #[error(
+        "the exact form of a bypass code has 31 characters, dashes included (5-5-4-4-4-4); this text has {found}"
+    )]
     CharacterCount {
         /// How many characters the text has, dashes included.
         found: usize,
@@ -233,13 +259,17 @@ pub enum ParseError {
         found: char,
     },
     /// A dash where the exact form has a symbol.
-    #[error("character {position} is a dash where a letter or digit belongs (the groups are 5-5-4-4-4-4)")]
+    #[error(
+        "character {position} is a dash where a letter or digit belongs (the groups are 5-5-4-4-4-4)"
+    )]
     DashMisplaced {
         /// Its place.
         position: usize,
     },
     /// A last symbol of 8 or more: it carries three bits only.
-    #[error("character {position} is {found:?}, but the last character of a bypass code is always one of 0 to 7")]
+    #[error(
+        "character {position} is {found:?}, but the last character of a bypass code is always one of 0 to 7"
+    )]
     LastSymbol {
         /// Its place.
         position: usize,
@@ -260,7 +290,11 @@ impl ParseError {
         if likely.is_none() && found.is_ascii_lowercase() {
             Self::SmallLetter { position, found }
         } else {
-            Self::ForeignCharacter { position, found, likely }
+            Self::ForeignCharacter {
+                position,
+                found,
+                likely,
+            }
         }
     }
 }
@@ -303,16 +337,25 @@ impl EscrowKeyHash {
     /// # Errors
     /// Names the first character that is not a hexadecimal digit, else the wrong length.
     pub fn from_hex(text: &str) -> Result<Self, HashParseError> {
-        let mut hash = Self { bytes: [0; Self::BYTES] };
+        let mut hash = Self {
+            bytes: [0; Self::BYTES],
+        };
         let mut digits = 0;
         for (index, found) in text.chars().enumerate() {
-            let value = found.to_digit(16).ok_or(HashParseError::ForeignCharacter { position: index + 1, found })?;
+            let value = found.to_digit(16).ok_or(HashParseError::ForeignCharacter {
+                position: index + 1,
+                found,
+            })?;
             if let Some(byte) = hash.bytes.get_mut(index / 2) {
                 *byte = (*byte << 4) | value as u8;
             }
             digits += 1;
         }
-        if digits == Self::HEX_DIGITS { Ok(hash) } else { Err(HashParseError::DigitCount { found: digits }) }
+        if digits == Self::HEX_DIGITS {
+            Ok(hash)
+        } else {
+            Err(HashParseError::DigitCount { found: digits })
+        }
     }
 
     /// The 32 bytes.
@@ -323,7 +366,9 @@ impl EscrowKeyHash {
 
 impl fmt::Display for EscrowKeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.bytes.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+        self.bytes
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02X}"))
     }
 }
 
@@ -373,8 +418,14 @@ mod tests {
         let long = refused(BypassCode::parse("00000-00000-0000-0000-0000-00000"));
         assert_eq!(short, ParseError::CharacterCount { found: 30 });
         assert_eq!(long, ParseError::CharacterCount { found: 32 });
-        assert_eq!(refused(BypassCode::parse("")), ParseError::CharacterCount { found: 0 });
-        assert_eq!(refused(BypassCode::parse("00000000000000000000000000")), ParseError::CharacterCount { found: 26 });
+        assert_eq!(
+            refused(BypassCode::parse("")),
+            ParseError::CharacterCount { found: 0 }
+        );
+        assert_eq!(
+            refused(BypassCode::parse("00000000000000000000000000")),
+            ParseError::CharacterCount { found: 26 }
+        );
     }
 
     #[test]
@@ -385,7 +436,10 @@ mod tests {
         );
         assert_eq!(
             refused(BypassCode::parse("000000-0000-0000-0000-0000-0000")),
-            ParseError::DashMissing { position: 6, found: '0' }
+            ParseError::DashMissing {
+                position: 6,
+                found: '0'
+            }
         );
         assert_eq!(
             refused(BypassCode::parse("00000--0000-0000-0000-0000-0000")),
@@ -405,21 +459,41 @@ mod tests {
     fn t2_a_letter_outside_the_alphabet_is_named_with_its_likely_symbol_and_never_replaced() {
         for (letter, likely) in [('B', '8'), ('I', '1'), ('O', '0'), ('S', '5')] {
             let text = format!("00{letter}00-00000-0000-0000-0000-0000");
-            let wanted = ParseError::ForeignCharacter { position: 3, found: letter, likely: Some(likely) };
+            let wanted = ParseError::ForeignCharacter {
+                position: 3,
+                found: letter,
+                likely: Some(likely),
+            };
             assert_eq!(refused(BypassCode::parse(&text)), wanted);
             assert_eq!(refused(BypassCode::parse_lenient(&text)), wanted);
             let small = letter.to_ascii_lowercase();
-            let wanted = ParseError::ForeignCharacter { position: 3, found: small, likely: Some(likely) };
-            assert_eq!(refused(BypassCode::parse_lenient(&text.to_lowercase())), wanted);
+            let wanted = ParseError::ForeignCharacter {
+                position: 3,
+                found: small,
+                likely: Some(likely),
+            };
+            assert_eq!(
+                refused(BypassCode::parse_lenient(&text.to_lowercase())),
+                wanted
+            );
             let sentence = wanted.to_string();
-            assert!(sentence.contains("character 3") && sentence.contains(likely), "{sentence}");
+            assert!(
+                sentence.contains("character 3") && sentence.contains(likely),
+                "{sentence}"
+            );
         }
     }
 
     #[test]
     fn t2_a_small_letter_is_refused_by_the_strict_parser_and_read_by_the_lenient_one() {
         let small = APPLES_EXAMPLE.to_lowercase();
-        assert_eq!(refused(BypassCode::parse(&small)), ParseError::SmallLetter { position: 1, found: 'a' });
+        assert_eq!(
+            refused(BypassCode::parse(&small)),
+            ParseError::SmallLetter {
+                position: 1,
+                found: 'a'
+            }
+        );
         assert!(BypassCode::parse_lenient(&small).ok() == BypassCode::parse(APPLES_EXAMPLE).ok());
     }
 
@@ -431,7 +505,10 @@ mod tests {
             assert_eq!(BypassCode::parse(&text).is_ok(), fits);
             assert_eq!(BypassCode::parse_lenient(&text).is_ok(), fits);
             if !fits {
-                let wanted = ParseError::LastSymbol { position: 31, found: char::from(*last) };
+                let wanted = ParseError::LastSymbol {
+                    position: 31,
+                    found: char::from(*last),
+                };
                 assert_eq!(refused(BypassCode::parse(&text)), wanted);
             }
         }
@@ -454,12 +531,26 @@ mod tests {
 
     #[test]
     fn the_lenient_parser_forgives_nothing_else() {
-        for (foreign, position) in [('\u{2013}', 6), ('\u{ff10}', 6), ('\u{200b}', 6), ('\u{131}', 6), ('.', 6), ('_', 6)] {
+        for (foreign, position) in [
+            ('\u{2013}', 6),
+            ('\u{ff10}', 6),
+            ('\u{200b}', 6),
+            ('\u{131}', 6),
+            ('.', 6),
+            ('_', 6),
+        ] {
             let text = format!("A8QK7{foreign}GFG21-6RHT-V0U9-756P-L7E3");
-            let wanted = ParseError::ForeignCharacter { position, found: foreign, likely: None };
+            let wanted = ParseError::ForeignCharacter {
+                position,
+                found: foreign,
+                likely: None,
+            };
             assert_eq!(refused(BypassCode::parse_lenient(&text)), wanted);
         }
-        assert_eq!(refused(BypassCode::parse_lenient(" - ")), ParseError::SymbolCount { found: 0 });
+        assert_eq!(
+            refused(BypassCode::parse_lenient(" - ")),
+            ParseError::SymbolCount { found: 0 }
+        );
         assert_eq!(
             refused(BypassCode::parse_lenient(&APPLES_EXAMPLE[..30])),
             ParseError::SymbolCount { found: 25 }
@@ -509,9 +600,18 @@ mod tests {
         assert!(hash.to_string() == upper);
         assert!(EscrowKeyHash::from_bytes(*hash.bytes()) == hash);
         assert!(EscrowKeyHash::from_bytes([0; 32]) != hash);
-        let foreign = HashParseError::ForeignCharacter { position: 2, found: 'G' };
+        let foreign = HashParseError::ForeignCharacter {
+            position: 2,
+            found: 'G',
+        };
         assert_eq!(EscrowKeyHash::from_hex("0G").err(), Some(foreign));
-        assert_eq!(EscrowKeyHash::from_hex(&upper[1..]).err(), Some(HashParseError::DigitCount { found: 63 }));
-        assert_eq!(EscrowKeyHash::from_hex(&upper.repeat(2)).err(), Some(HashParseError::DigitCount { found: 128 }));
+        assert_eq!(
+            EscrowKeyHash::from_hex(&upper[1..]).err(),
+            Some(HashParseError::DigitCount { found: 63 })
+        );
+        assert_eq!(
+            EscrowKeyHash::from_hex(&upper.repeat(2)).err(),
+            Some(HashParseError::DigitCount { found: 128 })
+        );
     }
 }

@@ -1,0 +1,3 @@
+//! The crate from outside: published vectors, and properties that hold for every input.
+
+mod bypass_code;
