@@ -3,8 +3,6 @@
 //! Codes change behind a server's back: after an erase, and perhaps when Find My goes on (contract sheet 3.4, 3.5). So a
 //! device is asked for as long as it is enrolled, not once.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

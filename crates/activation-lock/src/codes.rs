@@ -1,8 +1,5 @@
 //! The codes of a device: what is kept, what replaces what (R1-R3), and which is tried next (R12).
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -72,7 +69,9 @@ impl CodeText {
     /// Whether both are the same code (R1, R3), in constant time for texts of one length.
     #[must_use]
     pub fn is_same_code(&self, other: &Self) -> bool {
-        self.comparison_form().ct_eq(&other.comparison_form()).into()
+        self.comparison_form()
+            .ct_eq(&other.comparison_form())
+            .into()
     }
 
     /// The text to send to Apple for one of the forms of this code.
@@ -113,13 +112,13 @@ macro_rules! named {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
 
-        impl FromStr for $name {
+        impl ::std::str::FromStr for $name {
             type Err = crate::codes::UnknownName;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 Self::ALL.iter().copied().find(|v| v.as_str() == text)
@@ -353,7 +352,14 @@ pub struct Plan<'a> {
 pub fn order(plan: &Plan<'_>) -> Vec<Try> {
     let mut ranked: Vec<&Candidate> = plan.candidates.iter().collect();
     let first = first_kind(plan);
-    ranked.sort_by_key(|c| (!c.parses, rank(c, plan.status, first), std::cmp::Reverse(c.last_seen), c.code.clone()));
+    ranked.sort_by_key(|c| {
+        (
+            !c.parses,
+            rank(c, plan.status, first),
+            std::cmp::Reverse(c.last_seen),
+            c.code.clone(),
+        )
+    });
 
     let with = |candidate: &Candidate, form: Form, credential: &Credential| Try {
         code: candidate.code.clone(),
@@ -371,9 +377,10 @@ pub fn order(plan: &Plan<'_>) -> Vec<Try> {
     for parses in [true, false] {
         for writing in 0..3 {
             for candidate in ranked.iter().filter(|c| c.parses == parses) {
-                if let (Some(&form), Some(credential)) =
-                    (candidate.forms.get(writing), best_credential(candidate, plan.credentials))
-                {
+                if let (Some(&form), Some(credential)) = (
+                    candidate.forms.get(writing),
+                    best_credential(candidate, plan.credentials),
+                ) {
                     tries.push(with(candidate, form, credential));
                 }
             }
@@ -383,7 +390,11 @@ pub fn order(plan: &Plan<'_>) -> Vec<Try> {
         && let Some(swapped) = plan.identity.with_imeis_swapped()
         && let Some(first) = tries.first().cloned()
     {
-        tries.push(Try { identity: swapped, swapped: true, ..first });
+        tries.push(Try {
+            identity: swapped,
+            swapped: true,
+            ..first
+        });
     }
     // Last, whether Apple ties a certificate to a device being unknown (contract sheet 1.13): other
     // certificates.
@@ -429,7 +440,10 @@ fn rank(candidate: &Candidate, status: Option<LockStatus>, first: CodeKind) -> u
     }
 }
 
-fn best_credential<'a>(candidate: &Candidate, credentials: &'a [Credential]) -> Option<&'a Credential> {
+fn best_credential<'a>(
+    candidate: &Candidate,
+    credentials: &'a [Credential],
+) -> Option<&'a Credential> {
     candidate
         .topic
         .as_ref()

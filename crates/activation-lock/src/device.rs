@@ -87,7 +87,10 @@ impl FromStr for SerialNumber {
         } else {
             return Ok(Self(text.to_ascii_uppercase()));
         };
-        Err(IdentifierError { what: "the serial number", problem })
+        Err(IdentifierError {
+            what: "the serial number",
+            problem,
+        })
     }
 }
 
@@ -136,7 +139,9 @@ impl ProductType {
     /// The family that the leading name belongs to.
     #[must_use]
     pub fn family(&self) -> ProductFamily {
-        let name = self.0.trim_end_matches(|c: char| c.is_ascii_digit() || c == ',');
+        let name = self
+            .0
+            .trim_end_matches(|c: char| c.is_ascii_digit() || c == ',');
         match name {
             "iPhone" | "iPad" | "iPod" => ProductFamily::Mobile,
             "AppleTV" => ProductFamily::Tv,
@@ -157,7 +162,10 @@ impl FromStr for Imei {
         if (14..=16).contains(&kept.len()) && kept.bytes().all(|b| b.is_ascii_digit()) {
             Ok(Self(kept))
         } else {
-            Err(IdentifierError { what: "the IMEI", problem: "is not 14 to 16 digits" })
+            Err(IdentifierError {
+                what: "the IMEI",
+                problem: "is not 14 to 16 digits",
+            })
         }
     }
 }
@@ -179,7 +187,9 @@ impl FromStr for Meid {
 }
 
 fn without_separators(text: &str) -> String {
-    text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect()
+    text.chars()
+        .filter(|c| !c.is_whitespace() && *c != '-')
+        .collect()
 }
 
 /// The values of Apple's unlock request that name a device (contract sheet 1.4).
@@ -265,28 +275,62 @@ mod tests {
 
     #[test]
     fn r18_imei_keeps_digits_and_meid_keeps_hexadecimal() {
-        assert_eq!("35 882334 083223 0".parse::<Imei>().unwrap().as_str(), "358823340832230");
-        assert_eq!("a0-0000 0912 3456".parse::<Meid>().unwrap().as_str(), "A0000009123456");
+        assert_eq!(
+            "35 882334 083223 0".parse::<Imei>().unwrap().as_str(),
+            "358823340832230"
+        );
+        assert_eq!(
+            "a0-0000 0912 3456".parse::<Meid>().unwrap().as_str(),
+            "A0000009123456"
+        );
         assert!("35 88x334 083223 0".parse::<Imei>().is_err());
         assert!("".parse::<Imei>().is_err());
     }
 
     #[test]
     fn product_types_are_hardware_identifiers_not_names() {
-        for good in ["iPad4,1", "MacBookPro17,1", "Mac14,2", "iPhone17,3", "RealityDevice14,1"] {
+        for good in [
+            "iPad4,1",
+            "MacBookPro17,1",
+            "Mac14,2",
+            "iPhone17,3",
+            "RealityDevice14,1",
+        ] {
             assert_eq!(good.parse::<ProductType>().unwrap().as_str(), good);
         }
-        for bad in ["iPad", "iPhone XR", "MTXQ2LL/A", "iPad4", ",1", "4,1", "iPad4,", "iPad4%2C1", "iPad4,1,2"] {
+        for bad in [
+            "iPad",
+            "iPhone XR",
+            "MTXQ2LL/A",
+            "iPad4",
+            ",1",
+            "4,1",
+            "iPad4,",
+            "iPad4%2C1",
+            "iPad4,1,2",
+        ] {
             assert!(bad.parse::<ProductType>().is_err(), "{bad}");
         }
-        assert_eq!("AppleTV11,1".parse::<ProductType>().unwrap().family(), ProductFamily::Tv);
-        assert_eq!("MacBookAir10,1".parse::<ProductType>().unwrap().family(), ProductFamily::Mac);
-        assert_eq!("iPod9,1".parse::<ProductType>().unwrap().family(), ProductFamily::Mobile);
+        assert_eq!(
+            "AppleTV11,1".parse::<ProductType>().unwrap().family(),
+            ProductFamily::Tv
+        );
+        assert_eq!(
+            "MacBookAir10,1".parse::<ProductType>().unwrap().family(),
+            ProductFamily::Mac
+        );
+        assert_eq!(
+            "iPod9,1".parse::<ProductType>().unwrap().family(),
+            ProductFamily::Mobile
+        );
     }
 
     #[test]
     fn serials_are_one_form() {
-        assert_eq!(" dmpabc123xyz ".parse::<SerialNumber>().unwrap().as_str(), "DMPABC123XYZ");
+        assert_eq!(
+            " dmpabc123xyz ".parse::<SerialNumber>().unwrap().as_str(),
+            "DMPABC123XYZ"
+        );
         assert!("ABC 123".parse::<SerialNumber>().is_err());
         assert!("".parse::<SerialNumber>().is_err());
     }

@@ -4,9 +4,6 @@
 //! The permission is the `MDMOptions` item of a Settings command, `ActivationLockAllowedWhileSupervised`. It is off by
 //! default, lasts until the next erase, and taking it back does not take a lock off (contract sheet 3.20 to 3.26).
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::asking::NotAsked;

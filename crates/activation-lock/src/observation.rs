@@ -200,6 +200,8 @@ pub struct DeviceInformation {
 pub struct SecurityInfo {
     /// `ManagementStatus.IsActivationLockManageable` (macOS).
     pub activation_lock_manageable: Option<bool>,
+    /// `ManagementStatus.EnrolledViaDEP`: true rules out that a lock came before the enrolment (contract sheet 5.11).
+    pub enrolled_via_dep: Option<bool>,
     /// `ManagementStatus.IsUserEnrollment`.
     pub user_enrollment: Option<bool>,
 }

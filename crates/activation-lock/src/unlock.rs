@@ -67,7 +67,10 @@ impl Outcome {
     /// Whether the call may have used up one of Apple's (guessed) chances of a device.
     #[must_use]
     pub fn spends(self) -> bool {
-        matches!(self, Self::Unlocked | Self::Refused | Self::Malformed | Self::Unknown)
+        matches!(
+            self,
+            Self::Unlocked | Self::Refused | Self::Malformed | Self::Unknown
+        )
     }
 }
 
@@ -78,13 +81,21 @@ pub fn outcome(response: Response) -> Outcome {
         Response::Status { code: 200, .. } => Outcome::Unlocked,
         Response::Status { code: 404, .. } => Outcome::Refused,
         Response::Status { code: 400, .. } => Outcome::Malformed,
-        Response::Status { code: 401 | 403, .. } | Response::TlsRefused => Outcome::Credential,
-        Response::Status { code: 429, .. }
-        | Response::Status { code: 503, retry_after: true }
-        | Response::NotSent => Outcome::Unavailable,
-        Response::Status { code: 408 | 500..=599 | 200..=299, .. } | Response::NoAnswer => {
-            Outcome::Unknown
+        Response::Status {
+            code: 401 | 403, ..
         }
+        | Response::TlsRefused => Outcome::Credential,
+        Response::Status { code: 429, .. }
+        | Response::Status {
+            code: 503,
+            retry_after: true,
+        }
+        | Response::NotSent => Outcome::Unavailable,
+        Response::Status {
+            code: 408 | 500..=599 | 200..=299,
+            ..
+        }
+        | Response::NoAnswer => Outcome::Unknown,
         Response::Status { .. } => Outcome::Unexpected,
     }
 }
@@ -93,7 +104,11 @@ pub fn outcome(response: Response) -> Outcome {
 /// anything.
 #[must_use]
 pub fn late_outcome(recorded: Option<Outcome>, late: Outcome) -> Option<Outcome> {
-    if late == Outcome::Unlocked { Some(late) } else { recorded }
+    if late == Outcome::Unlocked {
+        Some(late)
+    } else {
+        recorded
+    }
 }
 
 /// How an attempt stands.
@@ -168,7 +183,10 @@ pub struct Backoff {
 impl Default for Backoff {
     /// 10 seconds to one hour.
     fn default() -> Self {
-        Self { first: Duration::from_secs(10), longest: Duration::from_secs(3600) }
+        Self {
+            first: Duration::from_secs(10),
+            longest: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -176,7 +194,9 @@ impl Backoff {
     /// The wait after the `failures`-th failure in a row, counted from one.
     #[must_use]
     pub fn after(&self, failures: usize) -> Duration {
-        let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(31);
+        let doublings = u32::try_from(failures.saturating_sub(1))
+            .unwrap_or(u32::MAX)
+            .min(31);
         self.first.saturating_mul(1 << doublings).min(self.longest)
     }
 }
@@ -286,11 +306,20 @@ pub fn next(unlock: &Unlock, tries: &[Try], candidates: usize, now: Timestamp) -
     if let Some(by) = unlock.attempts.iter().find_map(unlocked_by) {
         return Step::End(End::Unlocked { by });
     }
-    if unlock.attempts.iter().any(|a| a.result == AttemptResult::InFlight) {
+    if unlock
+        .attempts
+        .iter()
+        .any(|a| a.result == AttemptResult::InFlight)
+    {
         return Step::Await;
     }
     let undone = || tries.iter().filter(|t| !is_settled(unlock, t)).count();
-    let review = |why| Step::End(End::NeedsReview { why, untried: undone() });
+    let review = |why| {
+        Step::End(End::NeedsReview {
+            why,
+            untried: undone(),
+        })
+    };
     if let Some(by) = &unlock.cancelled_by {
         return Step::End(End::Cancelled { by: by.clone() });
     }
@@ -320,13 +349,20 @@ pub fn next(unlock: &Unlock, tries: &[Try], candidates: usize, now: Timestamp) -
         Onward::NextCandidate => {}
     }
     if tries.is_empty() {
-        return Step::Wait { until: unlock.deadline, why: WaitReason::NoCredential };
+        return Step::Wait {
+            until: unlock.deadline,
+            why: WaitReason::NoCredential,
+        };
     }
     let capped = unlock.spent() >= ATTEMPTS_AN_UNLOCK
         || (unlock.resumed_at.is_none()
             && unlock.spent() + unlock.spent_by_others_today >= ATTEMPTS_A_DEVICE_A_DAY);
     let mut open = tries.iter().filter(|t| !is_settled(unlock, t));
-    match if capped { open.find(|t| t.uncapped) } else { open.next() } {
+    match if capped {
+        open.find(|t| t.uncapped)
+    } else {
+        open.next()
+    } {
         Some(next) => Step::Try(Box::new(next.clone())),
         None if undone() > 0 => review(ReviewReason::Cap),
         None => all_refused(unlock, review),
@@ -368,8 +404,14 @@ impl Attempt {
 }
 
 fn unlocked_by(attempt: &Attempt) -> Option<CodeId> {
-    matches!(attempt.result, AttemptResult::Ended { outcome: Outcome::Unlocked, .. })
-        .then(|| attempt.tried.code.clone())
+    matches!(
+        attempt.result,
+        AttemptResult::Ended {
+            outcome: Outcome::Unlocked,
+            ..
+        }
+    )
+    .then(|| attempt.tried.code.clone())
 }
 
 /// Whether a try has had a definite answer in this unlock, so that it is not made again.
@@ -377,8 +419,14 @@ fn is_settled(unlock: &Unlock, candidate: &Try) -> bool {
     unlock.attempts.iter().any(|a| {
         a.tried.is_same(candidate)
             && match a.result {
-                AttemptResult::Ended { outcome: Outcome::Refused, .. } => true,
-                AttemptResult::Ended { outcome: Outcome::Malformed, .. } => !a.tried.parses,
+                AttemptResult::Ended {
+                    outcome: Outcome::Refused,
+                    ..
+                } => true,
+                AttemptResult::Ended {
+                    outcome: Outcome::Malformed,
+                    ..
+                } => !a.tried.parses,
                 _ => false,
             }
     })
@@ -396,7 +444,10 @@ fn after_last_attempt(unlock: &Unlock, tries: &[Try], now: Timestamp) -> Onward 
         return Onward::NextCandidate;
     };
     let (outcome, retry_after) = match last.result {
-        AttemptResult::Ended { outcome, retry_after } => (outcome, retry_after),
+        AttemptResult::Ended {
+            outcome,
+            retry_after,
+        } => (outcome, retry_after),
         AttemptResult::Lost | AttemptResult::InFlight => (Outcome::Unknown, None),
     };
     let same = tries.iter().find(|t| t.is_same(&last.tried));
@@ -410,7 +461,10 @@ fn after_last_attempt(unlock: &Unlock, tries: &[Try], now: Timestamp) -> Onward 
                 Onward::Step(Step::Try(Box::new(again.clone())))
             }
             None if tries.is_empty() => Onward::NextCandidate,
-            _ => Onward::Step(Step::Wait { until: unlock.deadline, why: WaitReason::Credential }),
+            _ => Onward::Step(Step::Wait {
+                until: unlock.deadline,
+                why: WaitReason::Credential,
+            }),
         },
         Outcome::Unavailable | Outcome::Unknown => {
             let delegate_failures = unlock.recent().filter(|a| a.delegate_failed).count();
@@ -425,7 +479,9 @@ fn after_last_attempt(unlock: &Unlock, tries: &[Try], now: Timestamp) -> Onward 
             let until = last
                 .ended_at
                 .unwrap_or(last.began_at)
-                .plus(retry_after.unwrap_or_else(|| unlock.backoff.after(failures_in_a_row(unlock))))
+                .plus(
+                    retry_after.unwrap_or_else(|| unlock.backoff.after(failures_in_a_row(unlock))),
+                )
                 .min(unlock.deadline);
             match same {
                 _ if now < until => Onward::Step(Step::Wait { until, why }),
@@ -456,12 +512,29 @@ fn failures_in_a_row(unlock: &Unlock) -> usize {
 
 /// Everything was tried and nothing worked: what may be said (R15).
 fn all_refused(unlock: &Unlock, review: impl Fn(ReviewReason) -> Step) -> Step {
-    let any = |wanted: fn(&AttemptResult) -> bool| unlock.attempts.iter().any(|a| wanted(&a.result));
-    if any(|r| matches!(r, AttemptResult::Ended { outcome: Outcome::Unknown, .. })) {
+    let any =
+        |wanted: fn(&AttemptResult) -> bool| unlock.attempts.iter().any(|a| wanted(&a.result));
+    if any(|r| {
+        matches!(
+            r,
+            AttemptResult::Ended {
+                outcome: Outcome::Unknown,
+                ..
+            }
+        )
+    }) {
         Step::End(End::ProbablyUnlocked)
     } else if any(|r| matches!(r, AttemptResult::Lost)) {
         review(ReviewReason::PossiblyDone)
-    } else if any(|r| matches!(r, AttemptResult::Ended { outcome: Outcome::Malformed, .. })) {
+    } else if any(|r| {
+        matches!(
+            r,
+            AttemptResult::Ended {
+                outcome: Outcome::Malformed,
+                ..
+            }
+        )
+    }) {
         review(ReviewReason::Malformed)
     } else {
         Step::End(End::Rejected)
@@ -518,5 +591,9 @@ impl End {
 /// The state after a late answer (R14): a late "unlocked" raises every other state, nothing else changes it.
 #[must_use]
 pub fn late_state(state: StateName, late: Outcome) -> StateName {
-    if late == Outcome::Unlocked { StateName::Unlocked } else { state }
+    if late == Outcome::Unlocked {
+        StateName::Unlocked
+    } else {
+        state
+    }
 }

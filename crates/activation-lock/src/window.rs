@@ -3,8 +3,6 @@
 //! They run from supervision, which we do not see. Only evidence of a fresh set-up puts a date on them; everything else
 //! is shown as "unknown", never as 15 days that may long be over.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
