@@ -342,6 +342,11 @@ impl Fingerprint {
         HEXLOWER.encode(&self.bytes)
     }
 
+    /// The 32 bytes, as stored beside the key's id.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
     /// A stored fingerprint; nothing when `hex` is not 64 lower-case hexadecimal digits.
     pub fn from_hex(key_id: KeyId, hex: &str) -> Option<Self> {
         Some(Self {

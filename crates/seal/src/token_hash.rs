@@ -24,6 +24,16 @@ impl TokenHash {
     pub fn hex(&self) -> String {
         HEXLOWER.encode(&self.0)
     }
+
+    /// A stored hash; nothing when `hex` is not 64 lower-case hexadecimal digits.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        if hex.len() != 64 {
+            return None;
+        }
+        HEXLOWER.decode_mut(hex.as_bytes(), &mut hash).ok()?;
+        Some(Self(hash))
+    }
 }
 
 impl ConstantTimeEq for TokenHash {
@@ -34,6 +44,8 @@ impl ConstantTimeEq for TokenHash {
 
 #[cfg(test)]
 mod tests {
+    use subtle::ConstantTimeEq as _;
+
     use super::TokenHash;
 
     #[test]
@@ -41,5 +53,12 @@ mod tests {
         // FIPS 180-4's example of one block.
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(TokenHash::of("abc").hex() == hex);
+        let stored = TokenHash::from_hex(hex).unwrap();
+        assert!(bool::from(stored.ct_eq(&TokenHash::of("abc"))));
+        assert!(!bool::from(stored.ct_eq(&TokenHash::of("abd"))));
+        assert!(
+            TokenHash::from_hex(&hex[1..]).is_none()
+                && TokenHash::from_hex(&hex.to_uppercase()).is_none()
+        );
     }
 }

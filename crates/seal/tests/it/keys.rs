@@ -17,7 +17,10 @@ fn same_key(one: DataKey, other: DataKey) -> bool {
             )
         })
     };
-    let ring = |key| Keyring::new(rest().into_iter().chain([(key, Standing::Current)])).unwrap();
+    let ring = |key| {
+        Keyring::new(rest().into_iter().chain([(key, Standing::Current)]))
+            .expect("one current key a purpose")
+    };
     let cell = ring(one).seal_cell("test-cell", "org", "row", b"plaintext", &Seeded::new(3));
     ring(other)
         .open_cell("test-cell", "org", "row", &cell)
