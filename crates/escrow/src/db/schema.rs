@@ -1,0 +1,134 @@
+//! The schema and its changes: numbered, embedded, each applied in one transaction with the note that it was.
+
+use std::path::Path;
+
+use activation_lock::time::Timestamp;
+use sqlx::SqliteConnection;
+
+use super::value::params;
+use super::{Fault, OpenError, engine};
+use crate::meta::{DataKind, Status};
+
+/// One change of the schema.
+struct Migration {
+    version: i64,
+    name: &'static str,
+    /// The oldest schema that a program may know and still use a database with this one.
+    oldest_compatible: i64,
+    sql: &'static str,
+}
+
+macro_rules! migration {
+    ($version:literal, $name:literal, oldest_compatible: $oldest:literal) => {
+        Migration {
+            version: $version,
+            name: $name,
+            oldest_compatible: $oldest,
+            sql: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
+        }
+    };
+}
+
+/// All of them, in order. A released one is never changed.
+const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_foundation", oldest_compatible: 1),
+    migration!(2, "0002_devices", oldest_compatible: 2),
+    migration!(3, "0003_operations", oldest_compatible: 3),
+];
+
+/// The schema this program knows.
+pub(crate) fn program_version() -> i64 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
+/// Brings the schema up to date; a new database is marked as `kind`. Whether the program may is decided before anything
+/// is changed.
+pub(super) async fn migrate(
+    connection: &mut SqliteConnection,
+    folder: &Path,
+    kind: DataKind,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    let not_ours = |what: String| OpenError::NotOurs { folder: folder.to_owned(), what };
+    let mut version = 0;
+    if let Some(status) = read_meta(connection).await.map_err(|fault| not_ours(fault.to_string()))? {
+        if status.kind != kind {
+            return Err(OpenError::OtherKind { folder: folder.to_owned(), found: status.kind, wanted: kind });
+        }
+        if program_version() < status.oldest_compatible {
+            return Err(OpenError::ProgramTooOld {
+                folder: folder.to_owned(),
+                schema: status.schema_version,
+                oldest: status.oldest_compatible,
+                program: program_version(),
+            });
+        }
+        version = status.schema_version;
+    }
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > version) {
+        engine::script(connection, "BEGIN IMMEDIATE").await?;
+        match apply(connection, migration, kind, now).await {
+            Ok(()) => engine::script(connection, "COMMIT").await?,
+            Err(fault) => {
+                engine::script(connection, "ROLLBACK").await?;
+                return Err(OpenError::Migration { name: migration.name, fault });
+            }
+        }
+        tracing::info!(migration = migration.name, "changed the database's schema");
+    }
+    Ok(())
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    migration: &Migration,
+    kind: DataKind,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    engine::script(connection, migration.sql).await?;
+    engine::execute(
+        connection,
+        "INSERT INTO meta (id, kind, schema_version, oldest_compatible, created_at) VALUES (1, $1, $2, $3, $4) \
+         ON CONFLICT (id) DO UPDATE SET schema_version = excluded.schema_version, \
+         oldest_compatible = excluded.oldest_compatible",
+        params![kind.as_str(), migration.version, migration.oldest_compatible, now],
+    )
+    .await?;
+    engine::execute(
+        connection,
+        "INSERT INTO migrations (version, name, applied_at) VALUES ($1, $2, $3)",
+        params![migration.version, migration.name, now],
+    )
+    .await?;
+    Ok(())
+}
+
+/// What the database says of itself.
+pub(super) async fn status(connection: &mut SqliteConnection) -> Result<Status, OpenError> {
+    let empty = || Fault::Engine("it is empty".to_owned());
+    Ok(read_meta(connection).await?.ok_or_else(empty)?)
+}
+
+/// Nothing when the database is new and empty.
+async fn read_meta(connection: &mut SqliteConnection) -> Result<Option<Status>, Fault> {
+    let tables = "SELECT COUNT(*) AS tables FROM sqlite_schema";
+    let empty = engine::fetch_optional(connection, tables, params![]).await?;
+    if empty.is_some_and(|row| row.column::<i64>("tables").is_ok_and(|tables| tables == 0)) {
+        return Ok(None);
+    }
+    let row = engine::fetch_optional(
+        connection,
+        "SELECT kind, schema_version, oldest_compatible, created_at, recovery_public, recovery_opened_at FROM meta",
+        params![],
+    )
+    .await?
+    .ok_or_else(|| Fault::Engine("the table meta is empty".to_owned()))?;
+    let mut status = Status::from_row(&row)?;
+    status.program_version = program_version();
+    status.pending = MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version > status.schema_version)
+        .map(|migration| migration.name)
+        .collect();
+    Ok(Some(status))
+}

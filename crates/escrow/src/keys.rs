@@ -1,0 +1,240 @@
+//! The data keys of a database: made once, stored wrapped for the running key and the recovery key (R25), opened at
+//! start.
+
+use std::sync::Arc;
+
+use seal::{
+    DataKey, KeyEncryptionKey, KeyId, Keyring, KeyringError, Purpose, Random, Recipient, RecipientKind,
+    RecoveryKey, RecoveryPublicKey, Standing, UnwrapError, Wrapping,
+};
+use thiserror::Error;
+
+use crate::db::{Db, Fault, Row, Tx, params};
+use crate::Error;
+
+/// The kind of cell that each cell key seals once, so that a recovery key can be shown to open one (R25).
+const SAMPLE: &str = "key sample";
+const SAMPLE_TEXT: &[u8] = b"this cell opens";
+
+/// Why the keys of a database did not open. Nothing was changed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum KeysError {
+    /// The key file is another database's.
+    #[error(
+        "the key file holds key {given}, and this database's data keys are wrapped for {wanted}: nothing was opened or changed; give the key file of {wanted}"
+    )]
+    WrongKey {
+        /// The key that was given.
+        given: KeyId,
+        /// The keys that would do, separated by commas.
+        wanted: String,
+    },
+    /// A new production database without a recovery key.
+    #[error(
+        "a new database needs a recovery key (R25), so that the codes outlive this server: run `lockwarden init`, and name the public half in the configuration"
+    )]
+    NoRecoveryKey,
+    /// The recovery key is another database's.
+    #[error("that recovery key is {given}, and this database's data keys are wrapped for {wanted}: look for the other one")]
+    WrongRecoveryKey {
+        /// The key that was given.
+        given: KeyId,
+        /// The recovery keys that would do, separated by commas; `none` when there are none.
+        wanted: String,
+    },
+    /// A wrapping does not open.
+    #[error(transparent)]
+    Unwrap(#[from] UnwrapError),
+    /// The key table is incomplete.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A stored key is unreadable, or opens no cell.
+    #[error("the database's key table is damaged ({0}): restore the database from a backup")]
+    Damaged(&'static str),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] Fault),
+}
+
+impl From<Error> for KeysError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Database(fault) => Self::Database(fault),
+            Error::Corrupt(what) => Self::Damaged(what),
+            other => Self::Database(Fault::Engine(other.to_string())),
+        }
+    }
+}
+
+/// A data key as it is stored.
+struct Stored {
+    id: KeyId,
+    purpose: Purpose,
+    standing: Standing,
+    sample: Option<Vec<u8>>,
+    wrappings: Vec<Wrapping>,
+}
+
+impl Stored {
+    fn for_kind(&self, kind: RecipientKind) -> impl Iterator<Item = &Wrapping> {
+        self.wrappings.iter().filter(move |wrapping| wrapping.recipient.kind == kind)
+    }
+}
+
+/// The ids of all recipients of one kind, for a message.
+fn recipients(keys: &[Stored], kind: RecipientKind) -> String {
+    let mut ids: Vec<_> =
+        keys.iter().flat_map(|key| key.for_kind(kind)).map(|wrapping| wrapping.recipient.id.to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+}
+
+/// Opens the keyring of a database, making the first data keys when it has none. A new database in production needs the
+/// public half of a recovery key; for one that has keys it is not looked at.
+pub(crate) async fn open(
+    db: &Db,
+    running: Arc<KeyEncryptionKey>,
+    recovery: Option<RecoveryPublicKey>,
+    recovery_required: bool,
+    random: Arc<dyn Random>,
+) -> crate::Result<Keyring> {
+    let mut keys = db.read(stored).await?;
+    if keys.is_empty() {
+        if recovery.is_none() && recovery_required {
+            return Err(KeysError::NoRecoveryKey.into());
+        }
+        create(db, &running, recovery.as_ref(), &*random).await?;
+        keys = db.read(stored).await?;
+    }
+    Ok(unlock(&keys, &running)?)
+}
+
+/// Makes the first data keys. The folder's lock sees to it that nobody else does at the same time.
+async fn create(
+    db: &Db,
+    running: &KeyEncryptionKey,
+    recovery: Option<&RecoveryPublicKey>,
+    random: &dyn Random,
+) -> Result<(), KeysError> {
+    let mut keys = Vec::new();
+    let mut wrappings = Vec::new();
+    for purpose in Purpose::ALL {
+        let key = DataKey::generate(purpose, random);
+        wrappings.push((key.id(), running.wrap(&key, random)));
+        wrappings.extend(recovery.map(|recovery| (key.id(), recovery.wrap(&key, random))));
+        keys.push((key, Standing::Current));
+    }
+    let ids = keys.iter().map(|(key, _)| (key.id(), key.purpose())).collect::<Vec<_>>();
+    let keyring = Keyring::new(keys)?;
+    let sealing = keyring.key_ids(Purpose::Cells)[0].to_string();
+    let sample = keyring.seal_cell(SAMPLE, "", &sealing, SAMPLE_TEXT, random);
+    let recovery = recovery.map(RecoveryPublicKey::to_text);
+    let made = db.write("keys.create", async move |tx| {
+        let now = tx.now();
+        for (id, purpose) in &ids {
+            tx.execute(
+                "INSERT INTO data_keys (id, purpose, standing, created_at) VALUES ($1, $2, 'current', $3)",
+                params![id.to_string(), purpose.as_str(), now],
+            )
+            .await?;
+        }
+        for (id, wrapping) in &wrappings {
+            tx.execute(
+                "INSERT INTO key_wrappings (data_key, recipient, bytes, created_at) VALUES ($1, $2, $3, $4)",
+                params![id.to_string(), wrapping.recipient.to_string(), wrapping.bytes.as_slice(), now],
+            )
+            .await?;
+        }
+        tx.execute("UPDATE data_keys SET sample = $2 WHERE id = $1", params![sealing.as_str(), sample.as_slice()])
+            .await?;
+        tx.execute("UPDATE meta SET recovery_public = $1", params![recovery.as_deref()]).await?;
+        Ok(())
+    });
+    Ok(made.await?)
+}
+
+async fn stored(tx: &mut Tx<'_>) -> crate::Result<Vec<Stored>> {
+    let rows = tx.fetch_all("SELECT id, purpose, standing, sample FROM data_keys ORDER BY id", params![]).await?;
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id: String = row.get("id")?;
+        let wrappings = tx
+            .fetch_all("SELECT recipient, bytes FROM key_wrappings WHERE data_key = $1 ORDER BY recipient", params![
+                id.as_str()
+            ])
+            .await?;
+        keys.push(stored_key(row, &id, &wrappings)?);
+    }
+    Ok(keys)
+}
+
+fn stored_key(row: &Row, id: &str, wrappings: &[Row]) -> crate::Result<Stored> {
+    let purpose: String = row.get("purpose")?;
+    let standing: String = row.get("standing")?;
+    let wrapping = |row: &Row| -> crate::Result<Wrapping> {
+        let recipient: Recipient =
+            row.get::<String>("recipient")?.parse().map_err(|_| Error::Corrupt("key_wrappings.recipient"))?;
+        Ok(Wrapping { recipient, bytes: row.get("bytes")? })
+    };
+    Ok(Stored {
+        id: id.parse().map_err(|_| Error::Corrupt("data_keys.id"))?,
+        purpose: Purpose::from_word(&purpose).ok_or(Error::Corrupt("data_keys.purpose"))?,
+        standing: match standing.as_str() {
+            "current" => Standing::Current,
+            "older" => Standing::Older,
+            _ => return Err(Error::Corrupt("data_keys.standing")),
+        },
+        sample: row.get("sample")?,
+        wrappings: wrappings.iter().map(wrapping).collect::<crate::Result<_>>()?,
+    })
+}
+
+fn unlock(keys: &[Stored], running: &KeyEncryptionKey) -> Result<Keyring, KeysError> {
+    let mut opened = Vec::with_capacity(keys.len());
+    for key in keys {
+        let wrapping = key
+            .for_kind(RecipientKind::Running)
+            .find(|wrapping| wrapping.recipient == running.recipient())
+            .ok_or_else(|| KeysError::WrongKey {
+                given: running.id(),
+                wanted: recipients(keys, RecipientKind::Running),
+            })?;
+        opened.push((running.unwrap(key.purpose, key.id, wrapping)?, key.standing));
+    }
+    Ok(Keyring::new(opened)?)
+}
+
+/// Shows that the recovery key opens this database: every data key, and a cell with the one that seals cells. That it did
+/// is put on record; until then `doctor` warns (R25).
+pub(crate) async fn prove_recovery(db: &Db, recovery: &RecoveryKey) -> Result<(), KeysError> {
+    open_sample(&db.read(stored).await?, recovery)?;
+    let noted = db.write("keys.prove_recovery", async |tx| {
+        let now = tx.now();
+        tx.execute("UPDATE meta SET recovery_opened_at = $1", params![now]).await
+    });
+    noted.await?;
+    Ok(())
+}
+
+fn open_sample(keys: &[Stored], recovery: &RecoveryKey) -> Result<(), KeysError> {
+    let recipient = recovery.public().recipient();
+    let mut opened = Vec::with_capacity(keys.len());
+    for key in keys {
+        let wrapping = key.wrappings.iter().find(|wrapping| wrapping.recipient == recipient).ok_or_else(|| {
+            KeysError::WrongRecoveryKey { given: recipient.id, wanted: recipients(keys, RecipientKind::Recovery) }
+        })?;
+        opened.push((recovery.unwrap(key.purpose, key.id, wrapping)?, key.standing));
+    }
+    let keyring = Keyring::new(opened)?;
+    let sealing = keys
+        .iter()
+        .find(|key| key.purpose == Purpose::Cells && key.standing == Standing::Current)
+        .ok_or(KeysError::Damaged("data_keys"))?;
+    let sample = sealing.sample.as_deref().ok_or(KeysError::Damaged("data_keys.sample"))?;
+    match keyring.open_cell(SAMPLE, "", &sealing.id.to_string(), sample) {
+        Ok(text) if *text == SAMPLE_TEXT => Ok(()),
+        _ => Err(KeysError::Damaged("data_keys.sample")),
+    }
+}
+
