@@ -1,1 +1,272 @@
-//! Placeholder.
+//! The vault: every fact about devices, codes, commands, unlocks and people, and every change of them.
+//!
+//! This is the only crate that knows SQL. Its verbs sit on nouns: `escrow.devices().list(..)`,
+//! `escrow.codes().reveal(..)`, `escrow.operations().enqueue(..)`, and the hot one, [`Escrow::record`]. A verb that changes or
+//! reveals anything takes a [`permit::Permit`], which only [`Escrow::authorise`] makes. When a verb returns, what it did
+//! is durable.
+
+pub mod audit;
+pub mod clock;
+pub mod codes;
+pub mod commands;
+pub mod connections;
+pub mod coverage;
+mod db;
+pub mod devices;
+pub mod enrollments;
+pub mod keys;
+pub mod meta;
+pub mod operations;
+pub mod organisations;
+pub mod pace;
+pub mod permit;
+pub mod principals;
+pub mod push_certificates;
+pub mod record;
+mod search;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use seal::{KeyEncryptionKey, Keyring, Random, RecoveryPublicKey};
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
+
+pub use crate::db::{Fault, LiveSettings, OpenError};
+use crate::clock::Clock;
+use crate::meta::{DataKind, Status};
+use crate::permit::Refusal;
+
+/// The result of a verb.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a verb did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The actor may not, or may no longer.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] Fault),
+    /// A data folder could not be opened; nothing in it was changed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The keys of a database did not open; nothing was changed.
+    #[error(transparent)]
+    Keys(#[from] keys::KeysError),
+    /// A sealed value does not open.
+    #[error("a sealed value does not open, and nothing was changed: {0}")]
+    Seal(#[from] seal::OpenError),
+    /// A value in the database is not what this program writes.
+    #[error("the database holds a value in {0} that this program does not write: it was changed by another program, or is damaged")]
+    Corrupt(&'static str),
+}
+
+/// The vault. Copies of it are one vault.
+#[derive(Clone)]
+pub struct Escrow {
+    db: db::Db,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    keyring: Keyring,
+    random: Arc<dyn Random>,
+    kind: DataKind,
+    courier: Notify,
+    operations: Notify,
+    connections: Notify,
+}
+
+/// What [`Escrow::open`] needs to know.
+pub struct Opening<'a> {
+    /// The data folder; made, with mode 0700, when it is not there.
+    pub folder: &'a Path,
+    /// What the folder must be, or is made as. The two kinds are never mixed.
+    pub kind: DataKind,
+    /// The running key, which unwraps the data keys.
+    pub key: Arc<KeyEncryptionKey>,
+    /// For a new folder: the public half of the recovery key (R25). A sandbox may do without.
+    pub recovery: Option<RecoveryPublicKey>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+}
+
+impl Escrow {
+    /// Opens the vault of a data folder, making it when it is not there. The folder is locked against other processes, and
+    /// leases of earlier ones on it are freed.
+    ///
+    /// # Errors
+    /// When the folder is in use, of the other kind, of a newer program, or sealed with another key.
+    pub async fn open(opening: Opening<'_>) -> Result<Self> {
+        let Opening { folder, kind, key, recovery, clock, random } = opening;
+        let db = db::Db::open(db::Opening { folder, kind, clock, random: random.clone() }).await?;
+        let keyring = match keys::open(&db, key, recovery, kind == DataKind::Production, random.clone()).await {
+            Ok(keyring) => keyring,
+            Err(error) => {
+                db.close().await;
+                return Err(error);
+            }
+        };
+        let shared = Shared { keyring, random, kind, courier: Notify::new(), operations: Notify::new(), connections: Notify::new() };
+        let escrow = Self { db, shared: Arc::new(shared) };
+        if let Err(error) = escrow.operations().free_leases_of_earlier_incarnations().await {
+            escrow.close().await;
+            return Err(error);
+        }
+        Ok(escrow)
+    }
+
+    /// What `db status` shows of a data folder; `None` when there is no database in it. Takes no lock, changes nothing.
+    ///
+    /// # Errors
+    /// When there is a database that cannot be read.
+    pub async fn status(folder: &Path) -> Result<Option<Status>> {
+        Ok(db::Db::status(folder).await?)
+    }
+
+    /// Waits for verbs in line, closes the database and unlocks the folder.
+    pub async fn close(&self) {
+        self.db.close().await;
+    }
+
+    /// What the folder holds.
+    #[must_use]
+    pub fn kind(&self) -> DataKind {
+        self.shared.kind
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.db.folder()
+    }
+
+    /// How the writer's connection is set, read back from it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn live_settings(&self) -> Result<LiveSettings> {
+        self.db.live_settings().await
+    }
+
+    /// Devices: list, show, correct.
+    #[must_use]
+    pub fn devices(&self) -> devices::Devices<'_> {
+        devices::Devices(self)
+    }
+
+    /// Codes: reveal, add by hand.
+    #[must_use]
+    pub fn codes(&self) -> codes::Codes<'_> {
+        codes::Codes(self)
+    }
+
+    /// Commands on their way to devices.
+    #[must_use]
+    pub fn commands(&self) -> commands::Commands<'_> {
+        commands::Commands(self)
+    }
+
+    /// Enrollments: which are known, which dispute a serial number.
+    #[must_use]
+    pub fn enrollments(&self) -> enrollments::Enrollments<'_> {
+        enrollments::Enrollments(self)
+    }
+
+    /// How many devices have their code held.
+    #[must_use]
+    pub fn coverage(&self) -> coverage::Coverage<'_> {
+        coverage::Coverage(self)
+    }
+
+    /// Unlocks.
+    #[must_use]
+    pub fn operations(&self) -> operations::Operations<'_> {
+        operations::Operations(self)
+    }
+
+    /// Organisations and their policies.
+    #[must_use]
+    pub fn organisations(&self) -> organisations::Organisations<'_> {
+        organisations::Organisations(self)
+    }
+
+    /// Principals and their tokens.
+    #[must_use]
+    pub fn principals(&self) -> principals::Principals<'_> {
+        principals::Principals(self)
+    }
+
+    /// Connections to MDMs.
+    #[must_use]
+    pub fn connections(&self) -> connections::Connections<'_> {
+        connections::Connections(self)
+    }
+
+    /// Push certificates.
+    #[must_use]
+    pub fn push_certificates(&self) -> push_certificates::PushCertificates<'_> {
+        push_certificates::PushCertificates(self)
+    }
+
+    /// Waits until commands may have become due.
+    pub async fn courier_woken(&self) {
+        self.shared.courier.notified().await;
+    }
+
+    /// Waits until connections or their secrets have changed, so that copies of them are read anew.
+    pub async fn connections_woken(&self) {
+        self.shared.connections.notified().await;
+    }
+
+    pub(crate) fn connections_changed(&self) {
+        self.shared.connections.notify_waiters();
+    }
+
+    /// The actor that a connection is, for the audit trail of what its MDM reported.
+    pub(crate) fn connection_actor(&self, connection: &str) -> permit::Actor {
+        permit::Actor {
+            principal: format!("connection:{connection}"),
+            kind: permit::PrincipalKind::Connection,
+            name: connection.to_owned(),
+            scope: permit::Scope::All,
+            permissions: permit::Permissions::of(&[permit::Permission::Record]),
+            proof: permit::Proof::Connection(connection.to_owned()),
+            address: None,
+        }
+    }
+
+    pub(crate) fn wake_courier(&self) {
+        self.shared.courier.notify_one();
+    }
+
+    pub(crate) fn operations_wake(&self) -> &Notify {
+        &self.shared.operations
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.shared.keyring
+    }
+
+    pub(crate) fn random(&self) -> &dyn Random {
+        &*self.shared.random
+    }
+
+    pub(crate) fn seal_cell(&self, kind: &'static str, organisation: &str, row: &str, plaintext: &[u8]) -> Vec<u8> {
+        self.keyring().seal_cell(kind, organisation, row, plaintext, self.random())
+    }
+
+    pub(crate) fn open_cell(
+        &self,
+        kind: &'static str,
+        organisation: &str,
+        row: &str,
+        cell: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        Ok(self.keyring().open_cell(kind, organisation, row, cell)?)
+    }
+}

@@ -1,0 +1,452 @@
+//! Commands for devices: on record before they go to the MDM, until answered or given up (R8).
+
+use std::time::Duration;
+
+use activation_lock::asking::{self, Trigger};
+use activation_lock::device::SerialNumber;
+use activation_lock::time::Timestamp;
+
+use crate::db::{Row, Tx, params};
+use crate::enrollments::Epoch;
+use crate::permit::{OrganisationId, Permit, Refresh};
+use crate::{Error, Escrow, Result, record};
+
+/// What is asked of, or told to, a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandType {
+    /// `ActivationLockBypassCode`: the code.
+    BypassCode,
+    /// `DeviceInformation`: who it is and how it stands.
+    DeviceInformation,
+    /// `SecurityInfo`: whether a Mac's lock can be managed.
+    SecurityInfo,
+    /// `Settings` with `MDMOptions`: whether a person may lock it.
+    LockPermission {
+        /// The value of `ActivationLockAllowedWhileSupervised`.
+        allowed: bool,
+    },
+}
+
+impl CommandType {
+    /// The `RequestType` of the command.
+    #[must_use]
+    pub fn request_type(self) -> &'static str {
+        match self {
+            Self::BypassCode => "ActivationLockBypassCode",
+            Self::DeviceInformation => "DeviceInformation",
+            Self::SecurityInfo => "SecurityInfo",
+            Self::LockPermission { .. } => "Settings",
+        }
+    }
+
+    fn argument(self) -> Option<&'static str> {
+        match self {
+            Self::LockPermission { allowed: true } => Some("allow"),
+            Self::LockPermission { allowed: false } => Some("deny"),
+            _ => None,
+        }
+    }
+
+    fn from_columns(request_type: &str, argument: Option<&str>) -> Result<Self> {
+        Ok(match request_type {
+            "ActivationLockBypassCode" => Self::BypassCode,
+            "DeviceInformation" => Self::DeviceInformation,
+            "SecurityInfo" => Self::SecurityInfo,
+            "Settings" => Self::LockPermission { allowed: argument == Some("allow") },
+            _ => return Err(Error::Corrupt("commands.type")),
+        })
+    }
+}
+
+/// How a command stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandState {
+    /// On record, not known to be at the MDM.
+    Planned,
+    /// At the MDM.
+    Queued,
+    /// The device said "not now"; the MDM keeps it.
+    NotNow,
+    /// Answered.
+    Answered,
+    /// Answered with an error, or with a failed item.
+    Failed,
+    /// Its epoch ended or a newer one took its place.
+    Void,
+    /// Not wanted any more, with a reason.
+    GivenUp,
+}
+
+impl CommandState {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Queued => "queued",
+            Self::NotNow => "not_now",
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Void => "void",
+            Self::GivenUp => "given_up",
+        }
+    }
+
+    fn from_name(text: &str) -> Result<Self> {
+        [Self::Planned, Self::Queued, Self::NotNow, Self::Answered, Self::Failed, Self::Void, Self::GivenUp]
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or(Error::Corrupt("commands.state"))
+    }
+
+    pub(crate) fn is_pending(self) -> bool {
+        matches!(self, Self::Planned | Self::Queued | Self::NotNow)
+    }
+
+    pub(crate) fn has_final_answer(self) -> bool {
+        matches!(self, Self::Answered | Self::Failed)
+    }
+}
+
+/// A command on record.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The organisation it belongs to.
+    pub organisation: OrganisationId,
+    /// The CommandUUID.
+    pub id: String,
+    /// The epoch it was made for.
+    pub epoch: String,
+    /// The MDM connection it goes through.
+    pub connection: String,
+    /// The enrollment it is for.
+    pub enrollment: String,
+    /// What it says.
+    pub what: CommandType,
+    /// How it stands.
+    pub state: CommandState,
+    /// Why it stands so, where that needs words.
+    pub reason: Option<String>,
+    /// How often it was tried to queue it.
+    pub tries: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When the MDM took it.
+    pub queued_at: Option<Timestamp>,
+    /// When the device gave its final answer.
+    pub answered_at: Option<Timestamp>,
+}
+
+macro_rules! select_commands {
+    ($rest:literal) => {
+        concat!(
+            "SELECT organisation, id, epoch, connection, enrollment, type, argument, state, reason, tries, created_at, ",
+            "queued_at, answered_at FROM commands ",
+            $rest
+        )
+    };
+}
+
+impl Command {
+    fn from_row(row: &Row) -> Result<Self> {
+        let request_type: String = row.get("type")?;
+        let argument: Option<String> = row.get("argument")?;
+        Ok(Self {
+            organisation: row.get("organisation")?,
+            id: row.get("id")?,
+            epoch: row.get("epoch")?,
+            connection: row.get("connection")?,
+            enrollment: row.get("enrollment")?,
+            what: CommandType::from_columns(&request_type, argument.as_deref())?,
+            state: CommandState::from_name(&row.get::<String>("state")?)?,
+            reason: row.get("reason")?,
+            tries: u32::try_from(row.get::<i64>("tries")?).unwrap_or(u32::MAX),
+            created_at: row.get("created_at")?,
+            queued_at: row.get("queued_at")?,
+            answered_at: row.get("answered_at")?,
+        })
+    }
+
+    /// A command of this organisation by its CommandUUID.
+    pub(crate) async fn by_id(tx: &mut Tx<'_>, organisation: &OrganisationId, id: &str) -> Result<Option<Self>> {
+        tx.fetch_optional(
+            select_commands!("WHERE organisation = $1 AND id = $2"),
+            params![organisation.as_str(), id],
+        )
+        .await?
+        .map(|row| Self::from_row(&row))
+        .transpose()
+    }
+
+    /// The newest command of a type in an epoch, pending or not.
+    pub(crate) async fn newest(tx: &mut Tx<'_>, epoch: &Epoch, what: CommandType) -> Result<Option<Self>> {
+        tx.fetch_optional(
+            select_commands!("WHERE organisation = $1 AND epoch = $2 AND type = $3 ORDER BY id DESC LIMIT 1"),
+            params![epoch.organisation.as_str(), epoch.id.as_str(), what.request_type()],
+        )
+        .await?
+        .map(|row| Self::from_row(&row))
+        .transpose()
+    }
+
+    /// The newest commands of a device, newest first.
+    pub(crate) async fn of_device(
+        tx: &mut Tx<'_>,
+        organisation: &OrganisationId,
+        serial: &SerialNumber,
+        limit: i64,
+    ) -> Result<Vec<Self>> {
+        tx.fetch_all(
+            select_commands!(
+                "WHERE organisation = $1 AND epoch IN (SELECT id FROM epochs WHERE organisation = $1 AND serial = $2) \
+                 ORDER BY id DESC LIMIT $3"
+            ),
+            params![organisation.as_str(), serial.as_str(), limit],
+        )
+        .await?
+        .iter()
+        .map(Self::from_row)
+        .collect()
+    }
+
+    /// Puts a command on record, unless one of its type is pending in the epoch (R8). Says whether it did.
+    pub(crate) async fn plan(tx: &mut Tx<'_>, epoch: &Epoch, what: CommandType, cause: &str) -> Result<bool> {
+        let now = tx.now();
+        let id = tx.new_id().to_string();
+        let planned = tx
+            .execute(
+                "INSERT INTO commands (organisation, id, epoch, connection, enrollment, type, argument, cause, state, \
+                 due_at, tries, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'planned', $9, 0, $9) \
+                 ON CONFLICT DO NOTHING",
+                params![
+                    epoch.organisation.as_str(),
+                    id,
+                    epoch.id.as_str(),
+                    epoch.connection.as_str(),
+                    epoch.enrollment.as_str(),
+                    what.request_type(),
+                    what.argument(),
+                    cause,
+                    now
+                ],
+            )
+            .await?;
+        Ok(planned == 1)
+    }
+
+    /// Makes room for a new command: the pending one, whose answer may never come, no longer counts.
+    pub(crate) async fn void_pending(tx: &mut Tx<'_>, epoch: &Epoch, what: CommandType, reason: &str) -> Result<()> {
+        tx.execute(
+            "UPDATE commands SET state = 'void', reason = $4 WHERE organisation = $1 AND epoch = $2 AND type = $3 \
+             AND state IN ('planned', 'queued', 'not_now')",
+            params![epoch.organisation.as_str(), epoch.id.as_str(), what.request_type(), reason],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn answered(&self, tx: &mut Tx<'_>, state: CommandState, reason: Option<&str>) -> Result<()> {
+        let now = tx.now();
+        let final_at = state.has_final_answer().then_some(now);
+        tx.execute(
+            "UPDATE commands SET state = $3, reason = $4, answered_at = $5, leased_until = NULL \
+             WHERE organisation = $1 AND id = $2",
+            params![self.organisation.as_str(), self.id.as_str(), state.as_str(), reason, final_at],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// The verbs on commands. See [`Escrow::commands`].
+pub struct Commands<'a>(pub(crate) &'a Escrow);
+
+impl Commands<'_> {
+    /// Takes up to `limit` commands that are to be queued at their MDM now. Each is this caller's for `lease`; when
+    /// the caller dies, it comes back afterwards.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn take_due(&self, limit: i64, lease: Duration) -> Result<Vec<Command>> {
+        self.0
+            .db
+            .write("commands.take_due", async move |tx| {
+                let now = tx.now();
+                let taken = tx
+                    .fetch_all(
+                        "UPDATE commands SET leased_until = $2, tries = tries + 1 WHERE (organisation, id) IN \
+                         (SELECT organisation, id FROM commands WHERE state = 'planned' AND due_at <= $1 \
+                          AND (leased_until IS NULL OR leased_until <= $1) ORDER BY due_at LIMIT $3) \
+                         RETURNING organisation, id, epoch, connection, enrollment, type, argument, state, reason, \
+                         tries, created_at, queued_at, answered_at",
+                        params![now, now.plus(lease), limit],
+                    )
+                    .await?;
+                taken.iter().map(Command::from_row).collect()
+            })
+            .await
+    }
+
+    /// When the next command is to be queued, if any is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>> {
+        self.0
+            .db
+            .read(async move |tx| {
+                let row = tx
+                    .fetch_one(
+                        "SELECT MIN(MAX(due_at, COALESCE(leased_until, 0))) AS due FROM commands WHERE state = 'planned'",
+                        params![],
+                    )
+                    .await?;
+                row.get("due")
+            })
+            .await
+    }
+
+    /// The MDM has it. An answer that came first is left as it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn queued(&self, command: &Command) -> Result<()> {
+        let (organisation, id) = (command.organisation.clone(), command.id.clone());
+        self.0
+            .db
+            .write("commands.queued", async move |tx| {
+                let now = tx.now();
+                tx.execute(
+                    "UPDATE commands SET state = 'queued', reason = NULL, queued_at = $3, leased_until = NULL \
+                     WHERE organisation = $1 AND id = $2 AND state = 'planned'",
+                    params![organisation.as_str(), id.as_str(), now],
+                )
+                .await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The MDM did not take it: it is tried again after a wait that grows with each failure. `reason` is shown on
+    /// the device; `random` spreads the waits.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn not_queued(&self, command: &Command, reason: &str, random: u64) -> Result<()> {
+        let (organisation, id) = (command.organisation.clone(), command.id.clone());
+        let (reason, wait) = (reason.to_owned(), asking::queue_retry(command.tries.max(1), random));
+        self.0
+            .db
+            .write("commands.not_queued", async move |tx| {
+                let due = tx.now().plus(wait);
+                tx.execute(
+                    "UPDATE commands SET reason = $3, due_at = $4, leased_until = NULL \
+                     WHERE organisation = $1 AND id = $2 AND state = 'planned'",
+                    params![organisation.as_str(), id.as_str(), reason.as_str(), due],
+                )
+                .await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Puts on record what is due to be asked of devices (R8), for up to `limit` epochs. Gives how many it looked at; as
+    /// many as `limit` means there are more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn plan_due(&self, limit: i64) -> Result<usize> {
+        let escrow = self.0.clone();
+        self.0
+            .db
+            .write("commands.plan_due", async move |tx| {
+                let due = Epoch::due(tx, limit).await?;
+                let looked_at = due.len();
+                for mut epoch in due {
+                    record::follow_up(tx, &escrow, &mut epoch).await?;
+                }
+                Ok(looked_at)
+            })
+            .await
+    }
+
+    /// A person asks for the code again.
+    ///
+    /// # Errors
+    /// When the permit no longer holds, or the database fails.
+    pub async fn refresh(&self, permit: &Permit<Refresh>, serial: &SerialNumber) -> Result<Refreshed> {
+        let (escrow, permit, serial) = (self.0.clone(), permit.clone(), serial.clone());
+        let done = self
+            .0
+            .db
+            .write("commands.refresh", async move |tx| {
+                permit.confirm(tx).await?;
+                let organisation = permit.organisation().clone();
+                let asked = ask_soon(tx, &escrow, &organisation, &serial, Trigger::Person).await?;
+                crate::audit::record(
+                    tx,
+                    &escrow,
+                    permit.entry("device.refresh").subject(serial.as_str()).detail("enrollments", asked),
+                )
+                .await?;
+                Ok(if asked == 0 { Refreshed::NotEnrolled } else { Refreshed::Asked })
+            })
+            .await?;
+        self.0.wake_courier();
+        Ok(done)
+    }
+
+    /// Answers may have been lost for every enrollment of a connection, or of all (R8): those with a question pending
+    /// are asked again at once, with `everyone` the others too.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn ask_all(&self, connection: Option<&str>, trigger: Trigger, everyone: bool) -> Result<u64> {
+        let connection = connection.map(str::to_owned);
+        let asked = self
+            .0
+            .db
+            .write("commands.ask_all", async move |tx| {
+                let now = tx.now();
+                tx.execute(
+                    "UPDATE epochs SET answers_lost_at = $1, triggered_at = $1, next_ask_at = $1 \
+                     WHERE closed_at IS NULL AND next_ask_at IS NOT NULL \
+                     AND ($2 IS NULL OR connection = $2) AND ($3 = 1 OR EXISTS (SELECT 1 FROM commands \
+                     WHERE commands.organisation = epochs.organisation AND commands.epoch = epochs.id \
+                     AND commands.state IN ('queued', 'not_now')))",
+                    params![now, connection.as_deref(), i64::from(everyone)],
+                )
+                .await
+            })
+            .await?;
+        tracing::info!(enrollments = asked, cause = trigger.as_str(), "asking devices again");
+        self.0.wake_courier();
+        Ok(asked)
+    }
+}
+
+/// What came of a person's wish to ask a device again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The question is on its way.
+    Asked,
+    /// No MDM knows the device at present.
+    NotEnrolled,
+}
+
+/// Asks a device again at once (R8), in every open epoch of it. Gives the number of epochs.
+pub(crate) async fn ask_soon(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    organisation: &OrganisationId,
+    serial: &SerialNumber,
+    trigger: Trigger,
+) -> Result<usize> {
+    let epochs = Epoch::open_of_device(tx, organisation, serial).await?;
+    let count = epochs.len();
+    for mut epoch in epochs {
+        let now = tx.now();
+        epoch.trigger(now, trigger);
+        record::follow_up(tx, escrow, &mut epoch).await?;
+    }
+    Ok(count)
+}
