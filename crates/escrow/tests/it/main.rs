@@ -1,0 +1,5 @@
+//! The vault, tested through its verbs.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod record;
+mod support;
