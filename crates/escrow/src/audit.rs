@@ -3,14 +3,14 @@
 //!
 //! The text is canonical JSON (keys sorted, no spaces) of `version`, `id`, `at` (milliseconds), `organisation`, `actor`,
 //! `proof`, `address`, `action`, `subject`, `reason`, `result` and `details`. The row's other columns are copies of some of
-//! these, to filter by; [`verify`] holds them against the text. Nothing secret is ever in it.
+//! these, to filter by; [`Audit::verify`] holds them against the text. Nothing secret is ever in it.
 
 use activation_lock::time::Timestamp;
 use seal::{Keyring, Mac, MacError};
 use serde_json::{Map, Value as Json, json};
 
 use crate::db::{Row, Tx, params};
-use crate::permit::{Actor, OrganisationId};
+use crate::permit::{Actor, Admin, OrganisationId, Permit};
 use crate::{Escrow, Result};
 
 /// The version of the text's shape.
@@ -129,7 +129,10 @@ fn canonical(value: &Json) -> String {
                 .collect();
             format!("{{{}}}", members.join(","))
         }
-        Json::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        Json::Array(items) => format!(
+            "[{}]",
+            items.iter().map(canonical).collect::<Vec<_>>().join(",")
+        ),
         simple => simple.to_string(),
     }
 }
@@ -179,7 +182,11 @@ macro_rules! select_audit {
 impl AuditRow {
     fn from_row(row: &Row, keyring: &Keyring) -> Result<Self> {
         let text: String = row.get("text")?;
-        Ok(Self { id: row.get("id")?, intact: intact(row, &text, keyring)?, text })
+        Ok(Self {
+            id: row.get("id")?,
+            intact: intact(row, &text, keyring)?,
+            text,
+        })
     }
 }
 
@@ -194,7 +201,9 @@ fn intact(row: &Row, text: &str, keyring: &Keyring) -> Result<Intact> {
         Err(MacError::Mismatch) => return Ok(Intact::Changed),
         Err(MacError::UnknownKey { .. }) => return Ok(Intact::UnknownKey),
     }
-    let Ok(told) = serde_json::from_str::<Json>(text) else { return Ok(Intact::Changed) };
+    let Ok(told) = serde_json::from_str::<Json>(text) else {
+        return Ok(Intact::Changed);
+    };
     let copied = |column: &str, told: &Json| -> Result<bool> {
         Ok(told.as_str() == Some(row.get::<String>(column)?.as_str()))
     };
@@ -208,8 +217,75 @@ fn intact(row: &Row, text: &str, keyring: &Keyring) -> Result<Intact> {
     Ok(if same { Intact::Yes } else { Intact::Changed })
 }
 
-/// An organisation's rows that pass a filter, newest first: at most `limit`, after the row `after` when it is given.
-pub(crate) async fn list(
+/// The verbs on the record. See [`Escrow::audit`].
+pub struct Audit<'a>(&'a Escrow);
+
+impl Escrow {
+    /// The record of who did what.
+    #[must_use]
+    pub fn audit(&self) -> Audit<'_> {
+        Audit(self)
+    }
+}
+
+impl Audit<'_> {
+    /// The rows of the permit's organisation that pass a filter, newest first: at most `limit`, older than the row `after`
+    /// when one is given.
+    ///
+    /// # Errors
+    /// When the permit no longer holds, or the database fails.
+    pub async fn list(
+        &self,
+        permit: &Permit<Admin>,
+        filter: &AuditFilter,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>> {
+        let (escrow, permit, filter) = (self.0.clone(), permit.clone(), filter.clone());
+        let after = after.map(str::to_owned);
+        self.0
+            .db
+            .read(async move |tx| {
+                permit.confirm(tx).await?;
+                list(
+                    tx,
+                    escrow.keyring(),
+                    permit.organisation(),
+                    &filter,
+                    after.as_deref(),
+                    limit,
+                )
+                .await
+            })
+            .await
+    }
+
+    /// Recomputes the MAC of every row of every organisation, and compares the copied columns with the text. It finds what
+    /// was changed; a row that was taken away leaves no trace here.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn verify(&self) -> Result<Verified> {
+        let mut verified = Verified::default();
+        let mut after = None;
+        loop {
+            let (escrow, from) = (self.0.clone(), after.take());
+            let page = self
+                .0
+                .db
+                .read(async move |tx| verify(tx, escrow.keyring(), from.clone(), PAGE).await)
+                .await?;
+            verified.rows += page.verified.rows;
+            verified.changed.extend(page.verified.changed);
+            after = page.next;
+            if after.is_none() {
+                return Ok(verified);
+            }
+        }
+    }
+}
+
+async fn list(
     tx: &mut Tx<'_>,
     keyring: &Keyring,
     organisation: &OrganisationId,
@@ -242,28 +318,37 @@ pub(crate) async fn list(
         after,
         limit
     ];
-    tx.fetch_all(sql, params).await?.iter().map(|row| AuditRow::from_row(row, keyring)).collect()
+    tx.fetch_all(sql, params)
+        .await?
+        .iter()
+        .map(|row| AuditRow::from_row(row, keyring))
+        .collect()
 }
 
-/// What [`verify`] found in one page of the record.
+/// What [`Audit::verify`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Rows looked at.
     pub rows: u64,
     /// Organisation and identifier of each row that is not as it was written.
     pub changed: Vec<(String, String)>,
-    /// Where to go on: organisation and identifier of the last row; nothing at the end.
-    pub next: Option<(String, String)>,
 }
 
-/// Recomputes the MACs of up to `limit` rows of all organisations, after the row given. It finds what was changed; a
-/// row that was taken away leaves no trace here.
-pub(crate) async fn verify(
+/// Rows verified in one snapshot, so that a long record does not hold one open.
+const PAGE: u32 = 1_000;
+
+struct Page {
+    verified: Verified,
+    /// Organisation and identifier of the last row; nothing at the end.
+    next: Option<(String, String)>,
+}
+
+async fn verify(
     tx: &mut Tx<'_>,
     keyring: &Keyring,
     after: Option<(String, String)>,
     limit: u32,
-) -> Result<Verified> {
+) -> Result<Page> {
     let (organisation, id) = after.unwrap_or_default();
     let rows = tx
         .fetch_all(
@@ -271,18 +356,23 @@ pub(crate) async fn verify(
             params![organisation, id, limit],
         )
         .await?;
-    let mut found = Verified::default();
+    let mut page = Page {
+        verified: Verified::default(),
+        next: None,
+    };
     for row in &rows {
         let place = (row.get("organisation")?, row.get("id")?);
-        found.rows += 1;
+        page.verified.rows += 1;
         if AuditRow::from_row(row, keyring)?.intact != Intact::Yes {
-            found.changed.push(place.clone());
+            page.verified.changed.push(place.clone());
         }
-        found.next = Some(place);
+        page.next = Some(place);
     }
     if rows.len() < limit as usize {
-        found.next = None;
+        page.next = None;
     }
-    Ok(found)
+    Ok(page)
 }
 
+#[cfg(test)]
+mod tests;

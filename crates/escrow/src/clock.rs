@@ -36,7 +36,11 @@ impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(Hands { now, sleepers: BTreeMap::new(), next: 0 })))
+        Self(Arc::new(Mutex::new(Hands {
+            now,
+            sleepers: BTreeMap::new(),
+            next: 0,
+        })))
     }
 
     /// Moves it on, and wakes whoever slept until then.
@@ -49,7 +53,9 @@ impl ManualClock {
     pub fn set(&self, now: Timestamp) {
         let mut hands = self.hands();
         hands.now = now;
-        let asleep = hands.sleepers.split_off(&(Timestamp(now.0.saturating_add(1)), 0));
+        let asleep = hands
+            .sleepers
+            .split_off(&(Timestamp(now.0.saturating_add(1)), 0));
         for (_, sleeper) in std::mem::replace(&mut hands.sleepers, asleep) {
             // One who stopped waiting cannot be woken.
             let _ = sleeper.send(());

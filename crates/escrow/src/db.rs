@@ -24,6 +24,8 @@ mod lane;
 mod schema;
 mod value;
 
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,9 +85,18 @@ impl Db {
         let path = folder.path().to_owned();
         let ids = Arc::new(Ids::new(opening.random));
         let folder = Arc::new(folder);
-        let writer = lane::start_writer(connection, opening.clock.clone(), ids.clone(), folder.clone())?;
+        let writer = lane::start_writer(
+            connection,
+            opening.clock.clone(),
+            ids.clone(),
+            folder.clone(),
+        )?;
         let readers = lane::start_readers(path.clone(), opening.clock, ids, folder)?;
-        Ok(Self(Arc::new(Inner { folder: path, writer, readers })))
+        Ok(Self(Arc::new(Inner {
+            folder: path,
+            writer,
+            readers,
+        })))
     }
 
     /// What `db status` shows of the database in a folder. Takes no lock and changes nothing.
@@ -125,7 +136,8 @@ impl Db {
                     Settled {
                         keep: result.is_ok(),
                         deliver: Box::new(move |committed| {
-                            let result = result.and_then(|value| committed.map(|()| value).map_err(Into::into));
+                            let result = result
+                                .and_then(|value| committed.map(|()| value).map_err(Into::into));
                             // Nobody waits for it any more: it is done all the same.
                             let _ = reply.send(result);
                         }),
@@ -155,12 +167,17 @@ impl Db {
                     let deliver: lane::Deliver = Box::new(move |_| {
                         let _ = reply.send(result);
                     });
-                    Settled { keep: false, deliver }
+                    Settled {
+                        keep: false,
+                        deliver,
+                    }
                 })
             }),
         };
         Self::send(&self.0.readers, job).await?;
-        answer.await.unwrap_or_else(|_| Err(self.lost("read").into()))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(self.lost("read").into()))
     }
 
     /// How the writer's connection is set, read back from it: what `doctor` shows and a test holds to its word.
@@ -202,12 +219,19 @@ impl Db {
     }
 
     async fn send(lane: &mpsc::Sender<Message>, job: Job) -> Result<()> {
-        Ok(lane.send(Message::Run(job)).await.map_err(|_| Fault::Closed)?)
+        Ok(lane
+            .send(Message::Run(job))
+            .await
+            .map_err(|_| Fault::Closed)?)
     }
 
     /// Why there is no answer to a verb that was accepted.
     fn lost(&self, verb: &'static str) -> Fault {
-        if self.0.writer.is_closed() { Fault::Closed } else { Fault::Panicked { verb } }
+        if self.0.writer.is_closed() {
+            Fault::Closed
+        } else {
+            Fault::Panicked { verb }
+        }
     }
 }
 
@@ -235,7 +259,11 @@ pub(crate) struct Tx<'t> {
 
 impl<'t> Tx<'t> {
     fn new(connection: &'t mut SqliteConnection, ids: &'t Ids, now: Timestamp) -> Self {
-        Self { connection, ids, now }
+        Self {
+            connection,
+            ids,
+            now,
+        }
     }
 
     /// The moment at which the verb began. It stands still within a verb.
@@ -254,17 +282,28 @@ impl<'t> Tx<'t> {
     }
 
     /// All rows.
-    pub(crate) async fn fetch_all(&mut self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
+    pub(crate) async fn fetch_all(
+        &mut self,
+        sql: &'static str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Row>> {
         Ok(engine::fetch_all(self.connection, sql, params).await?)
     }
 
     /// The first row, if there is one.
-    pub(crate) async fn fetch_optional(&mut self, sql: &'static str, params: Vec<Value>) -> Result<Option<Row>> {
+    pub(crate) async fn fetch_optional(
+        &mut self,
+        sql: &'static str,
+        params: Vec<Value>,
+    ) -> Result<Option<Row>> {
         Ok(engine::fetch_optional(self.connection, sql, params).await?)
     }
 
     /// The first row, of a statement that always has one.
     pub(crate) async fn fetch_one(&mut self, sql: &'static str, params: Vec<Value>) -> Result<Row> {
-        Ok(self.fetch_optional(sql, params).await?.ok_or(Fault::NoRow { sql })?)
+        Ok(self
+            .fetch_optional(sql, params)
+            .await?
+            .ok_or(Fault::NoRow { sql })?)
     }
 }

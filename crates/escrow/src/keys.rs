@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use seal::{
-    DataKey, KeyEncryptionKey, KeyId, Keyring, KeyringError, Purpose, Random, Recipient, RecipientKind,
-    RecoveryKey, RecoveryPublicKey, Standing, UnwrapError, Wrapping,
+    DataKey, KeyEncryptionKey, KeyId, Keyring, KeyringError, Purpose, Random, Recipient,
+    RecipientKind, RecoveryKey, RecoveryPublicKey, Standing, UnwrapError, Wrapping,
 };
 use thiserror::Error;
 
+use crate::audit::{self, Entry};
 use crate::db::{Db, Fault, Row, Tx, params};
-use crate::Error;
+use crate::permit::{Actor, OrganisationId, Permissions};
+use crate::{Error, Escrow};
 
 /// The kind of cell that each cell key seals once, so that a recovery key can be shown to open one (R25).
 const SAMPLE: &str = "key sample";
@@ -35,7 +37,9 @@ pub enum KeysError {
     )]
     NoRecoveryKey,
     /// The recovery key is another database's.
-    #[error("that recovery key is {given}, and this database's data keys are wrapped for {wanted}: look for the other one")]
+    #[error(
+        "that recovery key is {given}, and this database's data keys are wrapped for {wanted}: look for the other one"
+    )]
     WrongRecoveryKey {
         /// The key that was given.
         given: KeyId,
@@ -77,17 +81,26 @@ struct Stored {
 
 impl Stored {
     fn for_kind(&self, kind: RecipientKind) -> impl Iterator<Item = &Wrapping> {
-        self.wrappings.iter().filter(move |wrapping| wrapping.recipient.kind == kind)
+        self.wrappings
+            .iter()
+            .filter(move |wrapping| wrapping.recipient.kind == kind)
     }
 }
 
 /// The ids of all recipients of one kind, for a message.
 fn recipients(keys: &[Stored], kind: RecipientKind) -> String {
-    let mut ids: Vec<_> =
-        keys.iter().flat_map(|key| key.for_kind(kind)).map(|wrapping| wrapping.recipient.id.to_string()).collect();
+    let mut ids: Vec<_> = keys
+        .iter()
+        .flat_map(|key| key.for_kind(kind))
+        .map(|wrapping| wrapping.recipient.id.to_string())
+        .collect();
     ids.sort();
     ids.dedup();
-    if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+    if ids.is_empty() {
+        "none".to_owned()
+    } else {
+        ids.join(", ")
+    }
 }
 
 /// Opens the keyring of a database, making the first data keys when it has none. A new database in production needs the
@@ -125,7 +138,10 @@ async fn create(
         wrappings.extend(recovery.map(|recovery| (key.id(), recovery.wrap(&key, random))));
         keys.push((key, Standing::Current));
     }
-    let ids = keys.iter().map(|(key, _)| (key.id(), key.purpose())).collect::<Vec<_>>();
+    let ids = keys
+        .iter()
+        .map(|(key, _)| (key.id(), key.purpose()))
+        .collect::<Vec<_>>();
     let keyring = Keyring::new(keys)?;
     let sealing = keyring.key_ids(Purpose::Cells)[0].to_string();
     let sample = keyring.seal_cell(SAMPLE, "", &sealing, SAMPLE_TEXT, random);
@@ -155,14 +171,20 @@ async fn create(
 }
 
 async fn stored(tx: &mut Tx<'_>) -> crate::Result<Vec<Stored>> {
-    let rows = tx.fetch_all("SELECT id, purpose, standing, sample FROM data_keys ORDER BY id", params![]).await?;
+    let rows = tx
+        .fetch_all(
+            "SELECT id, purpose, standing, sample FROM data_keys ORDER BY id",
+            params![],
+        )
+        .await?;
     let mut keys = Vec::with_capacity(rows.len());
     for row in &rows {
         let id: String = row.get("id")?;
         let wrappings = tx
-            .fetch_all("SELECT recipient, bytes FROM key_wrappings WHERE data_key = $1 ORDER BY recipient", params![
-                id.as_str()
-            ])
+            .fetch_all(
+                "SELECT recipient, bytes FROM key_wrappings WHERE data_key = $1 ORDER BY recipient",
+                params![id.as_str()],
+            )
             .await?;
         keys.push(stored_key(row, &id, &wrappings)?);
     }
@@ -173,9 +195,14 @@ fn stored_key(row: &Row, id: &str, wrappings: &[Row]) -> crate::Result<Stored> {
     let purpose: String = row.get("purpose")?;
     let standing: String = row.get("standing")?;
     let wrapping = |row: &Row| -> crate::Result<Wrapping> {
-        let recipient: Recipient =
-            row.get::<String>("recipient")?.parse().map_err(|_| Error::Corrupt("key_wrappings.recipient"))?;
-        Ok(Wrapping { recipient, bytes: row.get("bytes")? })
+        let recipient: Recipient = row
+            .get::<String>("recipient")?
+            .parse()
+            .map_err(|_| Error::Corrupt("key_wrappings.recipient"))?;
+        Ok(Wrapping {
+            recipient,
+            bytes: row.get("bytes")?,
+        })
     };
     Ok(Stored {
         id: id.parse().map_err(|_| Error::Corrupt("data_keys.id"))?,
@@ -186,7 +213,10 @@ fn stored_key(row: &Row, id: &str, wrappings: &[Row]) -> crate::Result<Stored> {
             _ => return Err(Error::Corrupt("data_keys.standing")),
         },
         sample: row.get("sample")?,
-        wrappings: wrappings.iter().map(wrapping).collect::<crate::Result<_>>()?,
+        wrappings: wrappings
+            .iter()
+            .map(wrapping)
+            .collect::<crate::Result<_>>()?,
     })
 }
 
@@ -205,36 +235,61 @@ fn unlock(keys: &[Stored], running: &KeyEncryptionKey) -> Result<Keyring, KeysEr
     Ok(Keyring::new(opened)?)
 }
 
-/// Shows that the recovery key opens this database: every data key, and a cell with the one that seals cells. That it did
-/// is put on record; until then `doctor` warns (R25).
-pub(crate) async fn prove_recovery(db: &Db, recovery: &RecoveryKey) -> Result<(), KeysError> {
-    open_sample(&db.read(stored).await?, recovery)?;
-    let noted = db.write("keys.prove_recovery", async |tx| {
-        let now = tx.now();
-        tx.execute("UPDATE meta SET recovery_opened_at = $1", params![now]).await
-    });
-    noted.await?;
-    Ok(())
+impl Escrow {
+    /// Shows that the recovery key opens this database: every data key, and a cell with the one that seals cells. That it
+    /// did is put on record; until then `doctor` warns (R25).
+    ///
+    /// # Errors
+    /// [`Error::Keys`] when it does not; or when the database fails.
+    pub async fn prove_recovery(&self, recovery: &RecoveryKey) -> crate::Result<()> {
+        open_sample(&self.db.read(stored).await?, recovery)?;
+        let escrow = self.clone();
+        let key = recovery.public().id().to_string();
+        self.db
+            .write("keys.prove_recovery", async move |tx| {
+                let now = tx.now();
+                tx.execute("UPDATE meta SET recovery_opened_at = $1", params![now])
+                    .await?;
+                let actor = Actor::system("command line", Permissions::NONE);
+                let everywhere = OrganisationId::new("*");
+                let entry = Entry::by(&actor, &everywhere, "keys.prove_recovery").subject(&key);
+                audit::record(tx, &escrow, entry).await
+            })
+            .await
+    }
 }
 
 fn open_sample(keys: &[Stored], recovery: &RecoveryKey) -> Result<(), KeysError> {
     let recipient = recovery.public().recipient();
     let mut opened = Vec::with_capacity(keys.len());
     for key in keys {
-        let wrapping = key.wrappings.iter().find(|wrapping| wrapping.recipient == recipient).ok_or_else(|| {
-            KeysError::WrongRecoveryKey { given: recipient.id, wanted: recipients(keys, RecipientKind::Recovery) }
-        })?;
-        opened.push((recovery.unwrap(key.purpose, key.id, wrapping)?, key.standing));
+        let wrapping = key
+            .wrappings
+            .iter()
+            .find(|wrapping| wrapping.recipient == recipient)
+            .ok_or_else(|| KeysError::WrongRecoveryKey {
+                given: recipient.id,
+                wanted: recipients(keys, RecipientKind::Recovery),
+            })?;
+        opened.push((
+            recovery.unwrap(key.purpose, key.id, wrapping)?,
+            key.standing,
+        ));
     }
     let keyring = Keyring::new(opened)?;
     let sealing = keys
         .iter()
         .find(|key| key.purpose == Purpose::Cells && key.standing == Standing::Current)
         .ok_or(KeysError::Damaged("data_keys"))?;
-    let sample = sealing.sample.as_deref().ok_or(KeysError::Damaged("data_keys.sample"))?;
+    let sample = sealing
+        .sample
+        .as_deref()
+        .ok_or(KeysError::Damaged("data_keys.sample"))?;
     match keyring.open_cell(SAMPLE, "", &sealing.id.to_string(), sample) {
         Ok(text) if *text == SAMPLE_TEXT => Ok(()),
         _ => Err(KeysError::Damaged("data_keys.sample")),
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,12 @@ impl Status {
         let kind = match kind.as_str() {
             "production" => DataKind::Production,
             "sandbox" => DataKind::Sandbox,
-            _ => return Err(Fault::Column { column: "meta.kind".to_owned(), expected: "a kind of data" }),
+            _ => {
+                return Err(Fault::Column {
+                    column: "meta.kind".to_owned(),
+                    expected: "a kind of data",
+                });
+            }
         };
         Ok(Self {
             kind,

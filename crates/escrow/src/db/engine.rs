@@ -49,7 +49,10 @@ pub(super) async fn close(connection: SqliteConnection) {
 }
 
 /// Runs a script of statements without parameters.
-pub(super) async fn script(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), Fault> {
+pub(super) async fn script(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+) -> Result<(), Fault> {
     sqlx::raw_sql(sql).execute(connection).await?;
     Ok(())
 }
@@ -59,7 +62,10 @@ pub(super) async fn execute(
     sql: &'static str,
     params: Vec<Value>,
 ) -> Result<u64, Fault> {
-    Ok(query(sql, params).execute(connection).await?.rows_affected())
+    Ok(query(sql, params)
+        .execute(connection)
+        .await?
+        .rows_affected())
 }
 
 pub(super) async fn fetch_all(
@@ -68,7 +74,9 @@ pub(super) async fn fetch_all(
     params: Vec<Value>,
 ) -> Result<Vec<Row>, Fault> {
     let rows = query(sql, params).fetch_all(connection).await?;
-    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let Some(first) = rows.first() else {
+        return Ok(Vec::new());
+    };
     let columns = columns(first);
     rows.iter().map(|row| convert(&columns, row)).collect()
 }
@@ -80,21 +88,28 @@ pub(super) async fn fetch_optional(
     params: Vec<Value>,
 ) -> Result<Option<Row>, Fault> {
     let rows = query(sql, params).fetch_all(connection).await?;
-    rows.first().map(|row| convert(&columns(row), row)).transpose()
+    rows.first()
+        .map(|row| convert(&columns(row), row))
+        .transpose()
 }
 
 fn query(sql: &'static str, params: Vec<Value>) -> Query<'static, Sqlite, SqliteArguments> {
-    params.into_iter().fold(sqlx::query(sql), |query, value| match value {
-        Value::Null => query.bind(None::<i64>),
-        Value::Int(number) => query.bind(number),
-        Value::Real(number) => query.bind(number),
-        Value::Text(text) => query.bind(text),
-        Value::Blob(bytes) => query.bind(bytes),
-    })
+    params
+        .into_iter()
+        .fold(sqlx::query(sql), |query, value| match value {
+            Value::Null => query.bind(None::<i64>),
+            Value::Int(number) => query.bind(number),
+            Value::Real(number) => query.bind(number),
+            Value::Text(text) => query.bind(text),
+            Value::Blob(bytes) => query.bind(bytes),
+        })
 }
 
 fn columns(row: &SqliteRow) -> Arc<[String]> {
-    row.columns().iter().map(|column| column.name().to_owned()).collect()
+    row.columns()
+        .iter()
+        .map(|column| column.name().to_owned())
+        .collect()
 }
 
 fn convert(columns: &Arc<[String]>, row: &SqliteRow) -> Result<Row, Fault> {

@@ -13,7 +13,9 @@ pub enum Fault {
     #[error("the database failed, and nothing of this was kept: {0}")]
     Engine(String),
     /// A row that must be unique is there already.
-    #[error("the database refused a second row where one is allowed, and nothing of this was kept: {0}")]
+    #[error(
+        "the database refused a second row where one is allowed, and nothing of this was kept: {0}"
+    )]
     NotUnique(String),
     /// The whole batch this verb was committed with was lost.
     #[error("the database could not commit, and nothing of this was kept: {0}")]
@@ -25,7 +27,9 @@ pub enum Fault {
         sql: &'static str,
     },
     /// A column that is not there, or holds another type.
-    #[error("column {column} does not hold {expected}: the database was changed by another program, or is damaged")]
+    #[error(
+        "column {column} does not hold {expected}: the database was changed by another program, or is damaged"
+    )]
     Column {
         /// The column asked for.
         column: String,
@@ -33,7 +37,9 @@ pub enum Fault {
         expected: &'static str,
     },
     /// The verb stopped at an error in this program.
-    #[error("the verb {verb} stopped at an error in this program, and nothing of it was kept: please report it, with the log")]
+    #[error(
+        "the verb {verb} stopped at an error in this program, and nothing of it was kept: please report it, with the log"
+    )]
     Panicked {
         /// The verb.
         verb: &'static str,
@@ -46,7 +52,9 @@ pub enum Fault {
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(inner) if inner.is_unique_violation() => Self::NotUnique(inner.to_string()),
+            sqlx::Error::Database(inner) if inner.is_unique_violation() => {
+                Self::NotUnique(inner.to_string())
+            }
             sqlx::Error::Database(inner) => Self::Engine(inner.to_string()),
             other => Self::Engine(other.to_string()),
         }
@@ -99,7 +107,9 @@ pub enum OpenError {
         what: String,
     },
     /// A migration did not go through; it was undone.
-    #[error("the schema change {name} failed and was undone; the database is as it was before: {fault}")]
+    #[error(
+        "the schema change {name} failed and was undone; the database is as it was before: {fault}"
+    )]
     Migration {
         /// The migration.
         name: &'static str,

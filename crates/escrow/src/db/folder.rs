@@ -27,18 +27,33 @@ impl Folder {
             .recursive(true)
             .mode(0o700)
             .create(path)
-            .map_err(|source| OpenError::File { doing: "make the folder", path: path.to_owned(), source })?;
+            .map_err(|source| OpenError::File {
+                doing: "make the folder",
+                path: path.to_owned(),
+                source,
+            })?;
         let lock = private_file(&path.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { folder: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse {
+                    folder: path.to_owned(),
+                });
+            }
             Err(TryLockError::Error(source)) => {
-                return Err(OpenError::File { doing: "lock", path: path.join(LOCK), source });
+                return Err(OpenError::File {
+                    doing: "lock",
+                    path: path.join(LOCK),
+                    source,
+                });
             }
         }
         // Made here and not by the engine, for its mode; the write-ahead log inherits it.
         private_file(&Self::database(path))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// Where it is.
@@ -56,5 +71,9 @@ fn private_file(path: &Path) -> Result<File, OpenError> {
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(|source| OpenError::File { doing: "open", path: path.to_owned(), source })
+        .map_err(|source| OpenError::File {
+            doing: "open",
+            path: path.to_owned(),
+            source,
+        })
 }

@@ -19,7 +19,10 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn new(random: Arc<dyn Random>) -> Self {
-        Self { random, last: Mutex::new(0) }
+        Self {
+            random,
+            last: Mutex::new(0),
+        }
     }
 
     pub(crate) fn next(&self, now: Timestamp) -> Uuid {
@@ -30,7 +33,11 @@ impl Ids {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = millis << TAIL_BITS | tail;
         // Within one millisecond, count on from the last: its tail was random, so this stays unique across processes.
-        *last = if millis > *last >> TAIL_BITS { fresh } else { *last + 1 };
+        *last = if millis > *last >> TAIL_BITS {
+            fresh
+        } else {
+            *last + 1
+        };
         spread(*last)
     }
 }
@@ -60,10 +67,22 @@ mod tests {
         let ids = Ids::new(Arc::new(Ones));
         let mut last = Uuid::nil();
         // All tail bits set: the next in the same millisecond overflows into the time.
-        for now in [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_000, 1_600_000_000_000, 1_700_000_000_005] {
+        for now in [
+            1_700_000_000_000,
+            1_700_000_000_000,
+            1_700_000_000_000,
+            1_600_000_000_000,
+            1_700_000_000_005,
+        ] {
             let id = ids.next(Timestamp(now));
-            assert!(id > last && id.to_string() > last.to_string(), "{id} after {last}");
-            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+            assert!(
+                id > last && id.to_string() > last.to_string(),
+                "{id} after {last}"
+            );
+            assert_eq!(
+                (id.get_version_num(), id.get_variant()),
+                (7, uuid::Variant::RFC4122)
+            );
             last = id;
         }
         assert_eq!(last.as_u128() >> 80, 1_700_000_000_005);

@@ -41,7 +41,8 @@ type Running<'a> = Pin<Box<dyn Future<Output = Settled> + 'a>>;
 pub(super) struct Job {
     pub(super) name: &'static str,
     /// Given a transaction, runs the verb in it; given a fault, answers with that.
-    pub(super) run: Box<dyn for<'a, 't> FnOnce(Result<&'a mut Tx<'t>, Fault>) -> Running<'a> + Send>,
+    pub(super) run:
+        Box<dyn for<'a, 't> FnOnce(Result<&'a mut Tx<'t>, Fault>) -> Running<'a> + Send>,
 }
 
 /// Who waits for a lane to have closed.
@@ -63,7 +64,11 @@ pub(super) fn start_writer(
 ) -> Result<mpsc::Sender<Message>, OpenError> {
     let (sender, inbox) = mpsc::channel(QUEUE);
     start("escrow-writer", folder, async move || {
-        let writer = Writer { connection, clock, ids };
+        let writer = Writer {
+            connection,
+            clock,
+            ids,
+        };
         writer.run(inbox).await
     })?;
     Ok(sender)
@@ -78,7 +83,12 @@ pub(super) fn start_readers(
 ) -> Result<mpsc::Sender<Message>, OpenError> {
     let (sender, inbox) = mpsc::channel(QUEUE);
     start("escrow-reader", folder, async move || {
-        let readers = Rc::new(Readers { path, clock, ids, idle: RefCell::default() });
+        let readers = Rc::new(Readers {
+            path,
+            clock,
+            ids,
+            idle: RefCell::default(),
+        });
         readers.run(inbox).await
     })?;
     Ok(sender)
@@ -91,8 +101,15 @@ fn start(
     folder: Arc<Folder>,
     lane: impl AsyncFnOnce() -> Closers + Send + 'static,
 ) -> Result<(), OpenError> {
-    let cannot = |source| OpenError::File { doing: "start a thread for", path: folder.path().to_owned(), source };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+    let cannot = |source| OpenError::File {
+        doing: "start a thread for",
+        path: folder.path().to_owned(),
+        source,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(cannot)?;
     let held = folder.clone();
     std::thread::Builder::new()
         .name(name.to_owned())
@@ -157,7 +174,10 @@ impl Writer {
             let _ = self.statement("ROLLBACK").await;
         }
         for deliver in ran {
-            deliver(lost.clone().map_or(Ok(()), |fault| Err(Fault::Commit(fault.to_string()))));
+            deliver(
+                lost.clone()
+                    .map_or(Ok(()), |fault| Err(Fault::Commit(fault.to_string()))),
+            );
         }
     }
 
@@ -175,7 +195,9 @@ impl Writer {
     }
 
     async fn statement(&mut self, sql: &'static str) -> Result<(), Fault> {
-        engine::execute(&mut self.connection, sql, Vec::new()).await.map(drop)
+        engine::execute(&mut self.connection, sql, Vec::new())
+            .await
+            .map(drop)
     }
 }
 
@@ -194,7 +216,11 @@ impl Readers {
         while let Some(message) = inbox.recv().await {
             match message {
                 Message::Run(job) => {
-                    let place = places.clone().acquire_owned().await.expect("the places are never closed");
+                    let place = places
+                        .clone()
+                        .acquire_owned()
+                        .await
+                        .expect("the places are never closed");
                     while reads.try_join_next().is_some() {}
                     let readers = self.clone();
                     reads.spawn_local(async move {
@@ -236,7 +262,10 @@ impl Readers {
         };
         let mut tx = Tx::new(&mut connection, &self.ids, self.clock.now());
         let settled = unless_it_panics(job.name, (job.run)(Ok(&mut tx))).await;
-        if engine::execute(&mut connection, "ROLLBACK", Vec::new()).await.is_ok() {
+        if engine::execute(&mut connection, "ROLLBACK", Vec::new())
+            .await
+            .is_ok()
+        {
             self.idle.borrow_mut().push(connection);
         }
         if let Some(settled) = settled {
@@ -249,7 +278,9 @@ impl Readers {
 async fn unless_it_panics(name: &'static str, verb: Running<'_>) -> Option<Settled> {
     let mut verb = Some(verb);
     poll_fn(|context| {
-        let Some(running) = verb.as_mut() else { return Poll::Ready(None) };
+        let Some(running) = verb.as_mut() else {
+            return Poll::Ready(None);
+        };
         // What the verb leaves half done in the database is rolled back, and nothing else of it is looked at again.
         match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,

@@ -49,11 +49,21 @@ pub(super) async fn migrate(
     kind: DataKind,
     now: Timestamp,
 ) -> Result<(), OpenError> {
-    let not_ours = |what: String| OpenError::NotOurs { folder: folder.to_owned(), what };
+    let not_ours = |what: String| OpenError::NotOurs {
+        folder: folder.to_owned(),
+        what,
+    };
     let mut version = 0;
-    if let Some(status) = read_meta(connection).await.map_err(|fault| not_ours(fault.to_string()))? {
+    if let Some(status) = read_meta(connection)
+        .await
+        .map_err(|fault| not_ours(fault.to_string()))?
+    {
         if status.kind != kind {
-            return Err(OpenError::OtherKind { folder: folder.to_owned(), found: status.kind, wanted: kind });
+            return Err(OpenError::OtherKind {
+                folder: folder.to_owned(),
+                found: status.kind,
+                wanted: kind,
+            });
         }
         if program_version() < status.oldest_compatible {
             return Err(OpenError::ProgramTooOld {
@@ -65,13 +75,19 @@ pub(super) async fn migrate(
         }
         version = status.schema_version;
     }
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > version) {
+    for migration in MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version > version)
+    {
         engine::script(connection, "BEGIN IMMEDIATE").await?;
         match apply(connection, migration, kind, now).await {
             Ok(()) => engine::script(connection, "COMMIT").await?,
             Err(fault) => {
                 engine::script(connection, "ROLLBACK").await?;
-                return Err(OpenError::Migration { name: migration.name, fault });
+                return Err(OpenError::Migration {
+                    name: migration.name,
+                    fault,
+                });
             }
         }
         tracing::info!(migration = migration.name, "changed the database's schema");

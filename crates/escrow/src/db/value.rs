@@ -144,8 +144,15 @@ impl Row {
 
     /// The same, with the plain fault.
     pub(crate) fn column<T: FromValue>(&self, column: &str) -> Result<T, Fault> {
-        let fault = || Fault::Column { column: column.to_owned(), expected: T::EXPECTED };
-        let index = self.columns.iter().position(|name| name == column).ok_or_else(fault)?;
+        let fault = || Fault::Column {
+            column: column.to_owned(),
+            expected: T::EXPECTED,
+        };
+        let index = self
+            .columns
+            .iter()
+            .position(|name| name == column)
+            .ok_or_else(fault)?;
         T::from_value(&self.values[index]).ok_or_else(fault)
     }
 

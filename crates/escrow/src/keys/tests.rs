@@ -1,0 +1,187 @@
+use seal::RecoveryKey;
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::db::tests::{START, Seeded};
+use crate::meta::DataKind;
+
+fn random(seed: u64) -> Arc<dyn Random> {
+    Arc::new(Seeded::new(seed))
+}
+
+fn running(seed: u64) -> Arc<KeyEncryptionKey> {
+    Arc::new(KeyEncryptionKey::generate(&random(seed)))
+}
+
+fn recovery(seed: u64) -> RecoveryKey {
+    RecoveryKey::generate(&random(seed))
+}
+
+async fn open_vault(
+    folder: &TempDir,
+    kind: DataKind,
+    key: Arc<KeyEncryptionKey>,
+    recovery: Option<&RecoveryKey>,
+) -> crate::Result<Escrow> {
+    Escrow::open(crate::Opening {
+        folder: folder.path(),
+        kind,
+        key,
+        recovery: recovery.map(RecoveryKey::public),
+        clock: Arc::new(ManualClock::new(START)),
+        random: random(3),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_same_key_opens_the_same_keyring_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = open_vault(
+        &folder,
+        DataKind::Production,
+        running(1),
+        Some(&recovery(2)),
+    )
+    .await
+    .unwrap();
+    let cell = vault.seal_cell("test cell", "org", "row", b"plaintext");
+    vault.close().await;
+    let again = open_vault(&folder, DataKind::Production, running(1), None)
+        .await
+        .unwrap();
+    assert_eq!(
+        *again.open_cell("test cell", "org", "row", &cell).unwrap(),
+        b"plaintext"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_refused_with_both_ids_and_lets_go_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    open_vault(
+        &folder,
+        DataKind::Production,
+        running(1),
+        Some(&recovery(2)),
+    )
+    .await
+    .unwrap()
+    .close()
+    .await;
+    let refused = open_vault(&folder, DataKind::Production, running(9), None)
+        .await
+        .err()
+        .unwrap();
+    let message = refused.to_string();
+    assert!(message.contains(&running(1).id().to_string()), "{message}");
+    assert!(message.contains(&running(9).id().to_string()), "{message}");
+    open_vault(&folder, DataKind::Production, running(1), None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn r25_production_begins_with_a_recovery_key_and_a_sandbox_may_do_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = open_vault(&folder, DataKind::Production, running(1), None)
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        matches!(refused, Error::Keys(KeysError::NoRecoveryKey)),
+        "{refused}"
+    );
+    open_vault(
+        &folder,
+        DataKind::Production,
+        running(1),
+        Some(&recovery(2)),
+    )
+    .await
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sandbox = open_vault(&folder, DataKind::Sandbox, running(1), None)
+        .await
+        .unwrap();
+    let refused = sandbox.prove_recovery(&recovery(2)).await.err().unwrap();
+    assert!(
+        matches!(&refused, Error::Keys(KeysError::WrongRecoveryKey { wanted, .. }) if wanted == "none"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn r25_that_the_recovery_key_opened_a_cell_is_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = open_vault(
+        &folder,
+        DataKind::Production,
+        running(1),
+        Some(&recovery(2)),
+    )
+    .await
+    .unwrap();
+    let status = async || Escrow::status(folder.path()).await.unwrap().unwrap();
+    assert_eq!(
+        status().await.recovery_public,
+        Some(recovery(2).public().to_text())
+    );
+
+    let refused = vault
+        .prove_recovery(&recovery(8))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        refused.contains(&recovery(8).public().id().to_string()),
+        "{refused}"
+    );
+    assert!(
+        refused.contains(&recovery(2).public().id().to_string()),
+        "{refused}"
+    );
+    assert_eq!(status().await.recovery_opened_at, None);
+
+    vault.prove_recovery(&recovery(2)).await.unwrap();
+    assert_eq!(status().await.recovery_opened_at, Some(START));
+}
+
+#[tokio::test]
+async fn r25_a_recovery_wrapping_that_opens_no_cell_is_no_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = open_vault(
+        &folder,
+        DataKind::Production,
+        running(1),
+        Some(&recovery(2)),
+    )
+    .await
+    .unwrap();
+    vault
+        .db
+        .write("damage", async |tx| {
+            tx.execute(
+                "UPDATE data_keys SET sample = zeroblob(64) WHERE purpose = 'cells'",
+                params![],
+            )
+            .await
+        })
+        .await
+        .unwrap();
+    let refused = vault.prove_recovery(&recovery(2)).await.err().unwrap();
+    assert!(
+        matches!(refused, Error::Keys(KeysError::Damaged("data_keys.sample"))),
+        "{refused}"
+    );
+    assert_eq!(
+        Escrow::status(folder.path())
+            .await
+            .unwrap()
+            .unwrap()
+            .recovery_opened_at,
+        None
+    );
+}
