@@ -439,7 +439,13 @@ impl Operations<'_> {
             .write("operations.hold_after_restore", async move |tx| {
                 let now = tx.now();
                 lease::free_all(tx).await?;
-                tx.execute("UPDATE operations SET restored_at = $1 WHERE ended_at IS NULL", params![now]).await?;
+                // Later than the wish itself, even when both fall into one millisecond.
+                tx.execute(
+                    "UPDATE operations SET restored_at = CASE WHEN COALESCE(resumed_at, requested_at) < $1 THEN $1 \
+                     ELSE COALESCE(resumed_at, requested_at) + 1 END WHERE ended_at IS NULL",
+                    params![now],
+                )
+                .await?;
                 let rows =
                     tx.fetch_all("SELECT organisation, id FROM operations WHERE ended_at IS NULL", params![]).await?;
                 for row in &rows {

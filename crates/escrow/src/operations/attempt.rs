@@ -5,9 +5,9 @@ use std::time::Duration;
 use activation_lock::codes::{CodeText, Try};
 use activation_lock::device::DeviceIdentity;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{AttemptResult, Outcome, StateName, Step, late_outcome, late_state};
+use activation_lock::unlock::{AttemptResult, End, Outcome, StateName, Step, late_outcome, late_state};
 
-use super::lease::{self, Lease, WorkSettings};
+use super::lease::{self, Hold, Lease, WorkSettings};
 use super::plan::{self, AttemptRow, Decision};
 use super::{Details, Operation, Operations, state};
 use crate::db::{Tx, params};
@@ -39,7 +39,6 @@ pub struct Ticket {
     organisation: OrganisationId,
     operation: String,
     attempt: String,
-    lease_number: i64,
 }
 
 impl Ticket {
@@ -121,30 +120,12 @@ impl Operations<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn advance(&self, lease: &mut Lease, settings: &WorkSettings) -> Result<Advance> {
-        let escrow = self.0.clone();
-        let settings = settings.clone();
-        let held = Held {
-            organisation: lease.organisation.clone(),
-            operation: lease.operation.clone(),
-            number: lease.number,
-        };
-        let (copy, paid) = (
-            Lease {
-                organisation: lease.organisation.clone(),
-                operation: lease.operation.clone(),
-                serial: lease.serial.clone(),
-                number: lease.number,
-                urgent: lease.urgent,
-                paid: lease.paid,
-            },
-            lease.paid,
-        );
+        let (escrow, settings, hold, paid) = (self.0.clone(), settings.clone(), lease.hold.clone(), lease.paid);
         let advance = self
             .0
             .db
             .write("operations.advance", async move |tx| {
-                let now = tx.now();
-                let Some(decision) = held.decide(tx, now).await? else { return Ok(Advance::Lost) };
+                let Some(decision) = decide(tx, &hold).await? else { return Ok(Advance::Lost) };
                 let Step::Try(next) = &decision.step else {
                     return Ok(match state::apply(tx, &escrow, &decision).await? {
                         Some(state) => Advance::Parked(state),
@@ -155,10 +136,10 @@ impl Operations<'_> {
                 if !paid
                     && let Pace::Until(until) = pace::take(tx, lease::PACE, settings.pace).await?
                 {
-                    lease::hold(tx, &copy, &settings).await?;
+                    lease::take(tx, &hold, &settings).await?;
                     return Ok(Advance::Paced { until });
                 }
-                begin(tx, &escrow, &settings, &copy, &decision, next).await
+                begin(tx, &escrow, &settings, &hold, &decision, next).await
             })
             .await?;
         if matches!(advance, Advance::Call(_)) {
@@ -186,32 +167,23 @@ impl Operations<'_> {
     }
 }
 
-/// A lease as the transaction checks it.
-#[derive(Clone)]
-struct Held {
-    organisation: OrganisationId,
-    operation: String,
-    number: i64,
-}
-
-impl Held {
-    /// Decides, if the lease is still worth something.
-    async fn decide(&self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Option<Decision>> {
-        let decision = plan::decide(tx, &self.organisation, &self.operation).await?;
-        Ok(decision.filter(|d| {
-            d.op.ended_at.is_none()
-                && d.op.lease_owner.is_some()
-                && d.op.lease_number == self.number
-                && d.op.lease_until.is_some_and(|until| now < until)
-        }))
-    }
+/// Decides, if the lease is still worth something.
+async fn decide(tx: &mut Tx<'_>, hold: &Hold) -> Result<Option<Decision>> {
+    let now = tx.now();
+    let decision = plan::decide(tx, &hold.organisation, &hold.operation).await?;
+    Ok(decision.filter(|d| {
+        d.op.ended_at.is_none()
+            && d.op.lease_owner.is_some()
+            && d.op.lease_number == hold.number
+            && d.op.lease_until.is_some_and(|until| now < until)
+    }))
 }
 
 async fn begin(
     tx: &mut Tx<'_>,
     escrow: &Escrow,
     settings: &WorkSettings,
-    lease: &Lease,
+    hold: &Hold,
     decision: &Decision,
     next: &Try,
 ) -> Result<Advance> {
@@ -237,8 +209,8 @@ async fn begin(
         }
     };
     let (now, id) = (tx.now(), tx.new_id().to_string());
-    let until = lease::hold(tx, lease, settings).await?;
-    insert(tx, lease, decision, next, &id, &recipient).await?;
+    let until = lease::take(tx, hold, settings).await?;
+    insert(tx, hold, decision, next, &id, &recipient).await?;
     let entry = audit::Entry::by(&state::worker(), &op.organisation, "unlock.attempt")
         .subject(op.serial.as_str())
         .reason(&op.reason)
@@ -256,7 +228,6 @@ async fn begin(
         organisation: op.organisation.clone(),
         operation: op.id.clone(),
         attempt: id,
-        lease_number: lease.number,
     };
     let text = codes::open_for_attempt(tx, escrow, &op.organisation, &next.code, next.form).await;
     let code = match text {
@@ -290,7 +261,7 @@ async fn begin(
 
 async fn insert(
     tx: &mut Tx<'_>,
-    lease: &Lease,
+    hold: &Hold,
     decision: &Decision,
     next: &Try,
     id: &str,
@@ -325,7 +296,7 @@ async fn insert(
             next.credential.id.as_str(),
             next.credential.topic.as_str(),
             recipient,
-            lease.number,
+            hold.number,
             now
         ],
     )
@@ -410,9 +381,9 @@ async fn late(
         .await?
         .ok_or(Error::Corrupt("attempts.operation"))?;
     if decision.op.ended_at.is_none() {
-        // The operation goes on. An "unlocked" ends it, unless a call is in flight, which its holder then reports.
+        // The operation goes on, and its holder decides what is next. An "unlocked" ends it.
         let state = match &decision.step {
-            Step::End(_) => state::apply(tx, escrow, &decision).await?,
+            Step::End(End::Unlocked { .. }) => state::apply(tx, escrow, &decision).await?,
             _ => None,
         };
         return Ok(Finished::Late { state: state.unwrap_or(decision.op.state) });

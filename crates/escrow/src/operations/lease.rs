@@ -8,7 +8,7 @@ use activation_lock::time::Timestamp;
 use activation_lock::unlock::StateName;
 
 use super::Operations;
-use crate::db::{Tx, params};
+use crate::db::{Row, Tx, params};
 use crate::pace::{self, Pace, Rate};
 use crate::permit::OrganisationId;
 use crate::{Error, Result};
@@ -44,26 +44,32 @@ impl WorkSettings {
 /// The right to work on one operation. It cannot be copied, and [`Operations::advance`] renews it.
 #[derive(Debug)]
 pub struct Lease {
-    pub(super) organisation: OrganisationId,
-    pub(super) operation: String,
-    pub(super) serial: SerialNumber,
-    pub(super) number: i64,
-    pub(super) urgent: bool,
+    pub(super) hold: Hold,
+    serial: SerialNumber,
+    urgent: bool,
     /// The token of the pace row taken with the claim is not used up yet.
     pub(super) paid: bool,
+}
+
+/// Which operation, and which of its leases: a lower number than the row's is a lost one.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    pub(super) organisation: OrganisationId,
+    pub(super) operation: String,
+    pub(super) number: i64,
 }
 
 impl Lease {
     /// The organisation.
     #[must_use]
     pub fn organisation(&self) -> &OrganisationId {
-        &self.organisation
+        &self.hold.organisation
     }
 
     /// The operation's identifier.
     #[must_use]
     pub fn operation(&self) -> &str {
-        &self.operation
+        &self.hold.operation
     }
 
     /// The device.
@@ -108,6 +114,7 @@ impl Operations<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn release(&self, lease: Lease, next_at: Option<Timestamp>) -> Result<bool> {
+        let hold = lease.hold;
         let released = self
             .0
             .db
@@ -122,9 +129,9 @@ impl Operations<'_> {
                          WHERE attempts.organisation = $1 AND attempts.operation = $2 \
                          AND attempts.ended_at IS NULL AND attempts.lost_at IS NULL)",
                         params![
-                            lease.organisation.as_str(),
-                            lease.operation.as_str(),
-                            lease.number,
+                            hold.organisation.as_str(),
+                            hold.operation.as_str(),
+                            hold.number,
                             StateName::Queued.as_str(),
                             next_at
                         ],
@@ -177,58 +184,84 @@ async fn claim(tx: &mut Tx<'_>, settings: &WorkSettings) -> Result<Claim> {
     if leases >= limit {
         return Ok(Claim::Nothing { look_again_at: first_end });
     }
-    let urgent_only = leases >= limit - 1;
-    let due = tx
-        .fetch_optional(
-            "SELECT organisation, id, serial, urgent, lease_number, next_at FROM operations \
-             WHERE ended_at IS NULL AND next_at <= $1 AND urgent >= $2 ORDER BY urgent DESC, next_at, id LIMIT 1",
-            params![now, i64::from(urgent_only)],
-        )
-        .await?;
-    let Some(due) = due else {
-        let next = tx
-            .fetch_one(
-                "SELECT MIN(next_at) AS next_at FROM operations WHERE ended_at IS NULL AND next_at > $1",
-                params![now],
-            )
-            .await?;
-        let next: Option<Timestamp> = next.get("next_at")?;
-        let room = first_end.filter(|_| urgent_only);
-        return Ok(Claim::Nothing { look_again_at: [next, room].into_iter().flatten().min() });
+    // One place is always left for an urgent one.
+    let lanes: &[bool] = if leases < limit - 1 { &[true, false] } else { &[true] };
+    let Some(due) = first_due(tx, lanes).await? else {
+        let room = first_end.filter(|_| lanes.len() == 1);
+        let next = next_due(tx).await?;
+        return Ok(Claim::Nothing { look_again_at: next.into_iter().chain(room).min() });
     };
     if let Pace::Until(until) = pace::take(tx, PACE, settings.pace).await? {
         return Ok(Claim::Nothing { look_again_at: Some(until) });
     }
     let lease = Lease {
-        organisation: OrganisationId::new(due.get::<String>("organisation")?),
-        operation: due.get("id")?,
+        hold: Hold {
+            organisation: OrganisationId::new(due.get::<String>("organisation")?),
+            operation: due.get("id")?,
+            number: due.get::<i64>("lease_number")? + 1,
+        },
         serial: due.get::<String>("serial")?.parse().map_err(|_| Error::Corrupt("operations.serial"))?,
-        number: due.get::<i64>("lease_number")? + 1,
-        urgent: due.get::<bool>("urgent")?,
+        urgent: due.get("urgent")?,
         paid: true,
     };
     // Whoever held it before has lost it, and a call of theirs without an answer may have worked (R14).
     tx.execute(
         "UPDATE attempts SET lost_at = $3 WHERE organisation = $1 AND operation = $2 AND ended_at IS NULL \
          AND lost_at IS NULL",
-        params![lease.organisation.as_str(), lease.operation.as_str(), now],
+        params![lease.hold.organisation.as_str(), lease.hold.operation.as_str(), now],
     )
     .await?;
-    hold(tx, &lease, settings).await?;
+    take(tx, &lease.hold, settings).await?;
     Ok(Claim::Lease(lease))
 }
 
-/// Writes the lease with its full length from now on.
-pub(super) async fn hold(tx: &mut Tx<'_>, lease: &Lease, settings: &WorkSettings) -> Result<Timestamp> {
+/// The operation due first in the first lane that has one.
+async fn first_due(tx: &mut Tx<'_>, lanes: &[bool]) -> Result<Option<Row>> {
+    let now = tx.now();
+    for &urgent in lanes {
+        let due = tx
+            .fetch_optional(
+                "SELECT organisation, id, serial, urgent, lease_number FROM operations \
+                 WHERE ended_at IS NULL AND urgent = $1 AND next_at <= $2 ORDER BY next_at, id LIMIT 1",
+                params![urgent, now],
+            )
+            .await?;
+        if due.is_some() {
+            return Ok(due);
+        }
+    }
+    Ok(None)
+}
+
+/// When the next operation becomes due, or its lease runs out.
+async fn next_due(tx: &mut Tx<'_>) -> Result<Option<Timestamp>> {
+    let now = tx.now();
+    let mut next = None;
+    for urgent in [true, false] {
+        let row = tx
+            .fetch_optional(
+                "SELECT next_at FROM operations WHERE ended_at IS NULL AND urgent = $1 AND next_at > $2 \
+                 ORDER BY next_at, id LIMIT 1",
+                params![urgent, now],
+            )
+            .await?;
+        let at: Option<Timestamp> = row.map(|row| row.get("next_at")).transpose()?;
+        next = next.into_iter().chain(at).min();
+    }
+    Ok(next)
+}
+
+/// Writes the lease, with its full length from now on. Gives its end.
+pub(super) async fn take(tx: &mut Tx<'_>, hold: &Hold, settings: &WorkSettings) -> Result<Timestamp> {
     let until = tx.now().plus(settings.lease_length());
     // The moment of the next look is the lease's end: one index finds both what is due and what was left behind.
     tx.execute(
         "UPDATE operations SET state = $4, details = '{}', lease_owner = $5, lease_number = $3, lease_until = $6, \
          next_at = $6, version = version + 1 WHERE organisation = $1 AND id = $2",
         params![
-            lease.organisation.as_str(),
-            lease.operation.as_str(),
-            lease.number,
+            hold.organisation.as_str(),
+            hold.operation.as_str(),
+            hold.number,
             StateName::Running.as_str(),
             settings.owner.as_str(),
             until

@@ -18,15 +18,14 @@ use crate::{Error, Result, devices, push_certificates};
 pub(super) struct AttemptRow {
     pub(super) view: AttemptView,
     pub(super) attempt: Attempt,
-    pub(super) lease_number: i64,
 }
 
 macro_rules! select_attempts {
     ($rest:literal) => {
         concat!(
             "SELECT organisation, id, operation, serial, position, code, code_kind, code_current, code_seen_at, form, ",
-            "parses, uncapped, identity, identity_source, swapped, credential, topic, recipient, lease_number, began_at, ",
-            "ended_at, lost_at, outcome, status, retry_after, delegate_failed, diagnostic, late_outcome, late_at, ",
+            "parses, uncapped, identity, identity_source, swapped, credential, topic, recipient, began_at, ended_at, ",
+            "lost_at, outcome, status, retry_after, delegate_failed, diagnostic, late_outcome, late_at, ",
             "overlaps FROM attempts ",
             $rest
         )
@@ -78,7 +77,6 @@ impl AttemptRow {
                 result,
                 delegate_failed: row.get::<bool>("delegate_failed")?,
             },
-            lease_number: row.get("lease_number")?,
             view: AttemptView {
                 id: row.get("id")?,
                 position: u32::try_from(row.get::<i64>("position")?).unwrap_or(u32::MAX),

@@ -3,7 +3,7 @@
 use activation_lock::asking::Trigger;
 use activation_lock::codes::CodeId;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{End, StateName, Step};
+use activation_lock::unlock::{AttemptResult, End, StateName, Step};
 
 use super::plan::{self, Decision};
 use super::Details;
@@ -31,8 +31,12 @@ pub(super) async fn settle(
     }
 }
 
-/// Puts the end or the wait of a decision on record.
+/// Puts the end or the wait of a decision on record. An operation with a call in flight stays as it is, even when a late
+/// answer has decided it: whoever reports that call ends it.
 pub(super) async fn apply(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision) -> Result<Option<StateName>> {
+    if decision.attempts.iter().any(|row| row.attempt.result == AttemptResult::InFlight) {
+        return Ok(None);
+    }
     match &decision.step {
         Step::End(end) => {
             ended(tx, escrow, decision, end).await?;
