@@ -37,12 +37,13 @@ pub(super) struct Settled {
 
 type Running<'a> = Pin<Box<dyn Future<Output = Settled> + 'a>>;
 
+/// A verb that has not run: given a transaction, it runs in it; given a fault, it answers with that.
+type Verb = dyn for<'a, 't> FnOnce(Result<&'a mut Tx<'t>, Fault>) -> Running<'a> + Send;
+
 /// A verb in line.
 pub(super) struct Job {
     pub(super) name: &'static str,
-    /// Given a transaction, runs the verb in it; given a fault, answers with that.
-    pub(super) run:
-        Box<dyn for<'a, 't> FnOnce(Result<&'a mut Tx<'t>, Fault>) -> Running<'a> + Send>,
+    pub(super) run: Box<Verb>,
 }
 
 /// Who waits for a lane to have closed.
