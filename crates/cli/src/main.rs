@@ -1,2 +1,50 @@
-//! The one binary `lockwarden`.
-fn main() {}
+//! The one binary `lockwarden`: the server, its command line, and commands on local files.
+
+mod arguments;
+mod code;
+mod machine;
+mod secret_file;
+mod voice;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use activation_lock::bypass_code::BypassCode;
+
+use crate::arguments::Commands;
+use crate::voice::{Failure, Voice};
+
+fn main() -> ExitCode {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let arguments = match arguments::parse(&given) {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(explain_usage(&given, &error)),
+    };
+    let voice = Voice::new(arguments.everywhere.json);
+    let outcome = match arguments.command {
+        Commands::Code(args) => code::run(args, voice),
+    };
+    ExitCode::from(outcome.unwrap_or_else(|failure| {
+        voice.failure(&failure);
+        failure.status
+    }))
+}
+
+/// Prints what clap has to say: help, the version, or what is wrong. It repeats the arguments, so a code among them keeps
+/// it from speaking (R23).
+fn explain_usage(given: &[OsString], error: &clap::Error) -> u8 {
+    let holds_a_code = given
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .flat_map(|argument| argument.split('='))
+        .any(|part| BypassCode::parse_lenient(part).is_ok());
+    if error.use_stderr() && holds_a_code {
+        let failure = Failure::usage("there is a bypass code among the arguments, where other users of this machine can see it")
+            .hint("put it into a file or pipe it to standard input; then remove it from your shell's history");
+        Voice::new(given.iter().any(|argument| argument == "--json")).failure(&failure);
+    } else {
+        // Nothing is left to do when the terminal is gone.
+        let _ = error.print();
+    }
+    u8::try_from(error.exit_code()).unwrap_or(voice::USAGE)
+}

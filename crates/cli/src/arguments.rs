@@ -1,0 +1,131 @@
+//! The command line: every command, in two groups.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::code;
+
+/// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
+#[derive(Parser)]
+#[command(
+    name = "lockwarden",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) everywhere: Everywhere,
+    #[command(subcommand)]
+    pub(crate) command: Commands,
+}
+
+/// Options of every command.
+#[derive(Args)]
+pub(crate) struct Everywhere {
+    /// Write data as JSON, one value a line, and failures as JSON too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// All commands.
+#[derive(Subcommand)]
+pub(crate) enum Commands {
+    Code(code::CodeArgs),
+}
+
+/// The commands that talk to a running server. The others work on local files.
+const OF_A_SERVER: &[&str] = &[
+    "devices",
+    "reveal",
+    "unlock",
+    "mdm",
+    "push-certificate",
+    "token",
+];
+
+const ENDING: &str = "\
+Data goes to standard output, everything else to standard error.
+Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; `apple unlock` and `unlock --wait` list more.
+Codes, keys, tokens and passwords are read from files or standard input, never from the arguments.";
+
+/// The whole command line with its help.
+pub(crate) fn command() -> Command {
+    let command = Arguments::command();
+    let list = |title: &str, of_a_server: bool| {
+        let mut text = format!("{title}\n");
+        for sub in command.get_subcommands() {
+            if OF_A_SERVER.contains(&sub.get_name()) == of_a_server {
+                let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+                let _ = writeln!(text, "  {:<17} {about}", sub.get_name());
+            }
+        }
+        text
+    };
+    let servers = list(
+        "Commands that talk to a server (--url, --token-file; or LOCKWARDEN_URL, LOCKWARDEN_TOKEN_FILE):",
+        true,
+    );
+    let files = list("Commands on local files:", false);
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{files}\n{servers}\nOptions:\n{{options}}\n\n{ENDING}\n"
+    );
+    command.help_template(template)
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// As clap has it: help and version are errors too, with exit status 0.
+pub(crate) fn parse(given: &[OsString]) -> Result<Arguments, clap::Error> {
+    let matches = command().try_get_matches_from(given)?;
+    Arguments::from_arg_matches(&matches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_a_server_is_a_command() {
+        let all: Vec<String> = command()
+            .get_subcommands()
+            .map(|sub| sub.get_name().to_owned())
+            .collect();
+        for name in OF_A_SERVER {
+            assert!(all.iter().any(|known| known == name), "{name}");
+        }
+    }
+
+    /// A secret on a command line is seen by every user of the machine (R23).
+    #[test]
+    fn r23_no_argument_takes_a_secret() {
+        fn walk(command: &Command, path: &str) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str().to_lowercase();
+                let takes_text = argument.get_action().takes_values();
+                let secret = ["token", "password", "secret", "key", "code"]
+                    .iter()
+                    .any(|word| name.split('_').any(|part| part == *word));
+                let is_reference =
+                    name.ends_with("_file") || ["key", "idempotency_key"].contains(&name.as_str());
+                assert!(
+                    !(takes_text && secret) || is_reference,
+                    "{path} takes {name} as text"
+                );
+            }
+            for sub in command.get_subcommands() {
+                walk(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        walk(&command(), "lockwarden");
+    }
+}

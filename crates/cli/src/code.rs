@@ -1,0 +1,121 @@
+//! `lockwarden code`: make bypass codes, and look at one.
+
+use std::path::PathBuf;
+
+use activation_lock::bypass_code::{BypassCode, RAW_BYTES};
+use clap::{Args, Subcommand};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use seal::Random as _;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::voice::{DONE, Failure, Outcome, Voice};
+use crate::{machine, secret_file};
+
+/// Make bypass codes, or look at one
+#[derive(Args)]
+pub(crate) struct CodeArgs {
+    #[command(subcommand)]
+    command: CodeCommand,
+}
+
+#[derive(Subcommand)]
+enum CodeCommand {
+    /// Make new bypass codes from the system's randomness, one a line
+    ///
+    /// With --json each line is an object with the keys raw (32 hexadecimal digits), code (the text a person types) and
+    /// hash (what a lock request to Apple carries).
+    Generate(GenerateArgs),
+    /// Show a bypass code in its three forms: raw bytes, text, hash
+    ///
+    /// The code is read from a file or from standard input, never from the arguments, where other users of the
+    /// machine and the shell's history would see it. Small letters, spaces and missing dashes are forgiven; nothing else is.
+    Show(ShowArgs),
+}
+
+#[derive(Args)]
+struct GenerateArgs {
+    /// How many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    number: u32,
+}
+
+#[derive(Args)]
+struct ShowArgs {
+    /// Read the 32 hexadecimal digits of the raw code instead of its text
+    #[arg(long)]
+    raw: bool,
+    /// The file that holds the code; - is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+}
+
+/// The three forms, on their way to whoever asked for them.
+#[derive(Serialize)]
+struct Forms<'a> {
+    raw: &'a str,
+    code: &'a str,
+    hash: &'a str,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: CodeArgs, voice: Voice) -> Outcome {
+    match args.command {
+        CodeCommand::Generate(args) => {
+            let random = machine::random();
+            for _ in 0..args.number {
+                let mut raw = Zeroizing::new([0; RAW_BYTES]);
+                random.fill(raw.as_mut_slice());
+                let code = BypassCode::from_raw(*raw);
+                if voice.is_json() {
+                    print_forms(&code, voice)?;
+                } else {
+                    voice.line(&code.to_text())?;
+                }
+            }
+        }
+        CodeCommand::Show(args) => print_forms(&read(&args)?, voice)?,
+    }
+    Ok(DONE)
+}
+
+fn read(args: &ShowArgs) -> Result<BypassCode, Failure> {
+    let text = secret_file::read(&args.file, "the file with the code")?;
+    if !args.raw {
+        return BypassCode::parse_lenient(text.trim()).map_err(|error| {
+            Failure::new(format!("this is not a bypass code: {error}"))
+                .hint("compare it with where it came from; for 32 hexadecimal digits, add --raw")
+        });
+    }
+    let mut raw = Zeroizing::new([0; RAW_BYTES]);
+    let digits = text.trim().as_bytes();
+    let fits = digits.len() == 2 * RAW_BYTES
+        && HEXLOWER_PERMISSIVE
+            .decode_mut(digits, raw.as_mut_slice())
+            .is_ok();
+    if fits {
+        Ok(BypassCode::from_raw(*raw))
+    } else {
+        Err(Failure::new(
+            "this is not a raw bypass code: expected 32 hexadecimal digits and nothing else",
+        )
+        .hint("for the text that a person types, leave --raw out"))
+    }
+}
+
+fn print_forms(code: &BypassCode, voice: Voice) -> Result<(), Failure> {
+    let text = code.to_text();
+    let raw = Zeroizing::new(HEXLOWER.encode(code.raw()));
+    let hash = Zeroizing::new(code.escrow_key_hash().to_string());
+    let forms = Forms {
+        raw: &raw,
+        code: &text,
+        hash: &hash,
+    };
+    voice.data(&forms, || {
+        format!(
+            "raw   {}\ncode  {}\nhash  {}",
+            forms.raw, forms.code, forms.hash
+        )
+    })
+}
