@@ -1,5 +1,8 @@
 //! The vault, tested through its verbs.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod audit_trail;
+mod operations;
+mod principals;
 mod record;
 mod support;
