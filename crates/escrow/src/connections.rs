@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use crate::db::{Row, Tx, params};
 use crate::permit::{
-    Actor, Connections as ConnectionsRight, OrganisationId, Permission, Permissions, Permit, PrincipalKind, Proof, Read,
-    Scope,
+    Actor, Connections as ConnectionsRight, OrganisationId, Permission, Permissions, Permit,
+    PrincipalKind, Proof, Read, Scope,
 };
 use crate::principals::SecretText;
 use crate::{Error, Escrow, Result, audit, operations};
@@ -91,7 +91,9 @@ pub struct ConnectionRef {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionProblem {
     /// The name is not usable in a path.
-    #[error("the name may hold lower-case letters, digits and dashes only, at most 40, for it is part of the webhook's address")]
+    #[error(
+        "the name may hold lower-case letters, digits and dashes only, at most 40, for it is part of the webhook's address"
+    )]
     Name,
     /// There is a connection of that name.
     #[error("there is a connection of that name already: choose another, or remove that one first")]
@@ -100,7 +102,9 @@ pub enum ConnectionProblem {
     #[error("the address is not of the form https://host[:port][/path]")]
     Address,
     /// The address is neither https nor this machine.
-    #[error("the address is not https: codes could be read on the way; plain http is for this machine (loopback) alone")]
+    #[error(
+        "the address is not https: codes could be read on the way; plain http is for this machine (loopback) alone"
+    )]
     NotHttps,
     /// The prefix does not begin with a slash, or ends with one.
     #[error("the path prefix must be empty, or begin with a slash and not end with one")]
@@ -176,7 +180,10 @@ impl ConnectionView {
     /// The connection as a reference in other rows.
     #[must_use]
     pub fn reference(&self) -> ConnectionRef {
-        ConnectionRef { organisation: self.organisation.clone(), id: self.id.clone() }
+        ConnectionRef {
+            organisation: self.organisation.clone(),
+            id: self.id.clone(),
+        }
     }
 }
 
@@ -254,7 +261,8 @@ impl ConnectionView {
             username: row.get("username")?,
             hook_auth: HookAuth::from_name(&auth).ok_or(Error::Corrupt("connections.hook_auth"))?,
             previous_secret_live: previous.is_some() || previous_hash.is_some(),
-            unlock_via: UnlockVia::from_name(&via).ok_or(Error::Corrupt("connections.unlock_via"))?,
+            unlock_via: UnlockVia::from_name(&via)
+                .ok_or(Error::Corrupt("connections.unlock_via"))?,
             max_rate: row.get("max_rate")?,
             version: row.get("version")?,
             created_at: row.get("created_at")?,
@@ -266,25 +274,37 @@ impl ConnectionView {
 
 /// One connection that is not removed, inside another verb's transaction.
 pub(crate) async fn by_id(tx: &mut Tx<'_>, id: &str) -> Result<Option<ConnectionView>> {
-    tx.fetch_optional(select_connections!("WHERE id = $1 AND removed_at IS NULL"), params![id])
-        .await?
-        .map(|row| ConnectionView::from_row(&row))
-        .transpose()
+    tx.fetch_optional(
+        select_connections!("WHERE id = $1 AND removed_at IS NULL"),
+        params![id],
+    )
+    .await?
+    .map(|row| ConnectionView::from_row(&row))
+    .transpose()
 }
 
 fn check(new: &NewConnection) -> std::result::Result<(), ConnectionProblem> {
     let name = &new.name;
     let fits = (1..=40).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !fits {
         return Err(ConnectionProblem::Name);
     }
     check_address(&new.base_url)?;
     let prefix = &new.path_prefix;
-    if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/') || prefix.contains(['?', '#', '%', '.'])) {
+    if !prefix.is_empty()
+        && (!prefix.starts_with('/')
+            || prefix.ends_with('/')
+            || prefix.contains(['?', '#', '%', '.']))
+    {
         return Err(ConnectionProblem::Prefix);
     }
-    if new.max_rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+    if new
+        .max_rate
+        .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
+    {
         return Err(ConnectionProblem::Rate);
     }
     Ok(())
@@ -318,13 +338,22 @@ struct StoredSecret {
     hash: Option<String>,
 }
 
-fn store(escrow: &Escrow, organisation: &OrganisationId, id: &str, auth: HookAuth, secret: &str) -> StoredSecret {
+fn store(
+    escrow: &Escrow,
+    organisation: &OrganisationId,
+    id: &str,
+    auth: HookAuth,
+    secret: &str,
+) -> StoredSecret {
     match auth {
         HookAuth::Hmac => StoredSecret {
             cell: Some(escrow.seal_cell(HOOK_SECRET, organisation.as_str(), id, secret.as_bytes())),
             hash: None,
         },
-        HookAuth::Path => StoredSecret { cell: None, hash: Some(TokenHash::of(secret).hex()) },
+        HookAuth::Path => StoredSecret {
+            cell: None,
+            hash: Some(TokenHash::of(secret).hex()),
+        },
     }
 }
 
@@ -334,7 +363,11 @@ pub struct Connections<'a>(pub(crate) &'a Escrow);
 type Checked<T> = std::result::Result<T, ConnectionProblem>;
 
 impl Connections<'_> {
-    fn hook_secret(&self, auth: HookAuth, given: Option<Zeroizing<String>>) -> (Zeroizing<String>, Option<SecretText>) {
+    fn hook_secret(
+        &self,
+        auth: HookAuth,
+        given: Option<Zeroizing<String>>,
+    ) -> (Zeroizing<String>, Option<SecretText>) {
         match (auth, given) {
             (HookAuth::Hmac, Some(given)) => (given, None),
             _ => {
@@ -487,41 +520,59 @@ impl Connections<'_> {
     ) -> Result<Checked<Option<SecretText>>> {
         let organisation = permit.organisation().clone();
         let key = name.to_owned();
-        let view = self.0.db.read(async move |tx| by_name(tx, &organisation, &key).await).await?;
-        let Some(view) = view else { return Ok(Err(ConnectionProblem::Unknown)) };
-        let (secret, shown) = self.hook_secret(view.hook_auth, hmac_secret);
-        let (escrow, confirmed) = (self.0.clone(), permit.clone());
-        let result = self
+        let view = self
             .0
             .db
-            .write("connections.rotate_secret", async move |tx| {
-                confirmed.confirm(tx).await?;
-                let organisation = confirmed.organisation();
-                let row = tx
-                    .fetch_one(select_connections!("WHERE id = $1"), params![view.id.as_str()])
-                    .await?;
-                // A cell opens in its own place only, so the older secret is sealed anew for its new place.
-                let older: Option<Vec<u8>> = row.get("hook_secret")?;
-                let older = older
-                    .map(|cell| escrow.open_cell(HOOK_SECRET, organisation.as_str(), &view.id, &cell))
-                    .transpose()?
-                    .map(|text| escrow.seal_cell(PREVIOUS_HOOK_SECRET, organisation.as_str(), &view.id, &text));
-                let older_hash: Option<String> = row.get("hook_hash")?;
-                let stored = store(&escrow, organisation, &view.id, view.hook_auth, &secret);
-                let now = tx.now();
-                tx.execute(
+            .read(async move |tx| by_name(tx, &organisation, &key).await)
+            .await?;
+        let Some(view) = view else {
+            return Ok(Err(ConnectionProblem::Unknown));
+        };
+        let (secret, shown) = self.hook_secret(view.hook_auth, hmac_secret);
+        let (escrow, confirmed) = (self.0.clone(), permit.clone());
+        let result =
+            self.0
+                .db
+                .write("connections.rotate_secret", async move |tx| {
+                    confirmed.confirm(tx).await?;
+                    let organisation = confirmed.organisation();
+                    let row = tx
+                        .fetch_one(
+                            select_connections!("WHERE id = $1"),
+                            params![view.id.as_str()],
+                        )
+                        .await?;
+                    // A cell opens in its own place only, so the older secret is sealed anew for its new place.
+                    let older: Option<Vec<u8>> = row.get("hook_secret")?;
+                    let older = older
+                        .map(|cell| {
+                            escrow.open_cell(HOOK_SECRET, organisation.as_str(), &view.id, &cell)
+                        })
+                        .transpose()?
+                        .map(|text| {
+                            escrow.seal_cell(
+                                PREVIOUS_HOOK_SECRET,
+                                organisation.as_str(),
+                                &view.id,
+                                &text,
+                            )
+                        });
+                    let older_hash: Option<String> = row.get("hook_hash")?;
+                    let stored = store(&escrow, organisation, &view.id, view.hook_auth, &secret);
+                    let now = tx.now();
+                    tx.execute(
                     "UPDATE connections SET hook_secret = $2, hook_hash = $3, hook_previous = $4, \
                      hook_previous_hash = $5, version = version + 1, updated_at = $6 WHERE id = $1",
                     params![view.id.as_str(), stored.cell, stored.hash, older, older_hash, now],
                 )
                 .await?;
-                let entry = confirmed
-                    .entry("connection.rotate_secret")
-                    .subject(&view.name)
-                    .detail("connection", view.id.as_str());
-                audit::record(tx, &escrow, entry).await
-            })
-            .await;
+                    let entry = confirmed
+                        .entry("connection.rotate_secret")
+                        .subject(&view.name)
+                        .detail("connection", view.id.as_str());
+                    audit::record(tx, &escrow, entry).await
+                })
+                .await;
         self.0.audit_refusal(permit, result).await?;
         self.changed();
         Ok(Ok(shown))
@@ -531,7 +582,11 @@ impl Connections<'_> {
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails. A problem with what was asked for is a value.
-    pub async fn retire_previous_secret(&self, permit: &Permit<ConnectionsRight>, name: &str) -> Result<Checked<()>> {
+    pub async fn retire_previous_secret(
+        &self,
+        permit: &Permit<ConnectionsRight>,
+        name: &str,
+    ) -> Result<Checked<()>> {
         self.set(
             permit,
             name,
@@ -546,7 +601,11 @@ impl Connections<'_> {
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails. A problem with what was asked for is a value.
-    pub async fn remove(&self, permit: &Permit<ConnectionsRight>, name: &str) -> Result<Checked<()>> {
+    pub async fn remove(
+        &self,
+        permit: &Permit<ConnectionsRight>,
+        name: &str,
+    ) -> Result<Checked<()>> {
         self.set(
             permit,
             name,
@@ -574,7 +633,10 @@ impl Connections<'_> {
                 };
                 let now = tx.now();
                 tx.execute(update, params![view.id.as_str(), now]).await?;
-                let entry = confirmed.entry(action).subject(&name).detail("connection", view.id.as_str());
+                let entry = confirmed
+                    .entry(action)
+                    .subject(&name)
+                    .detail("connection", view.id.as_str());
                 audit::record(tx, &escrow, entry).await?;
                 Ok(Ok(()))
             })
@@ -599,7 +661,9 @@ impl Connections<'_> {
             .db
             .read(async move |tx| {
                 tx.fetch_all(
-                    select_connections!("WHERE organisation = $1 AND removed_at IS NULL ORDER BY name"),
+                    select_connections!(
+                        "WHERE organisation = $1 AND removed_at IS NULL ORDER BY name"
+                    ),
                     params![organisation.as_str()],
                 )
                 .await?
@@ -616,7 +680,10 @@ impl Connections<'_> {
     /// When the database fails.
     pub async fn get(&self, permit: &Permit<Read>, name: &str) -> Result<Option<ConnectionView>> {
         let (organisation, name) = (permit.organisation().clone(), name.to_owned());
-        self.0.db.read(async move |tx| by_name(tx, &organisation, &name).await).await
+        self.0
+            .db
+            .read(async move |tx| by_name(tx, &organisation, &name).await)
+            .await
     }
 
     /// What the webhook knows a connection's requests by; `None` when there is none of that name.
@@ -639,11 +706,17 @@ impl Connections<'_> {
                 let proof = match view.hook_auth {
                     HookAuth::Hmac => {
                         let mut secrets = Vec::with_capacity(2);
-                        for (kind, column) in
-                            [(HOOK_SECRET, "hook_secret"), (PREVIOUS_HOOK_SECRET, "hook_previous")]
-                        {
+                        for (kind, column) in [
+                            (HOOK_SECRET, "hook_secret"),
+                            (PREVIOUS_HOOK_SECRET, "hook_previous"),
+                        ] {
                             if let Some(cell) = row.get::<Option<Vec<u8>>>(column)? {
-                                secrets.push(escrow.open_cell(kind, view.organisation.as_str(), &view.id, &cell)?);
+                                secrets.push(escrow.open_cell(
+                                    kind,
+                                    view.organisation.as_str(),
+                                    &view.id,
+                                    &cell,
+                                )?);
                             }
                         }
                         HookProof::Hmac(secrets)
@@ -653,7 +726,8 @@ impl Connections<'_> {
                         for column in ["hook_hash", "hook_previous_hash"] {
                             if let Some(hex) = row.get::<Option<String>>(column)? {
                                 hashes.push(
-                                    TokenHash::from_hex(&hex).ok_or(Error::Corrupt("connections.hook_hash"))?,
+                                    TokenHash::from_hex(&hex)
+                                        .ok_or(Error::Corrupt("connections.hook_hash"))?,
                                 );
                             }
                         }
@@ -689,9 +763,14 @@ impl Connections<'_> {
                 let Some(row) = row else { return Ok(None) };
                 let view = ConnectionView::from_row(&row)?;
                 let cell: Vec<u8> = row.get("api_key")?;
-                let bytes = escrow.open_cell(API_KEY, view.organisation.as_str(), &view.id, &cell)?;
-                let api_key = std::str::from_utf8(&bytes).map_err(|_| Error::Corrupt("connections.api_key"))?;
-                Ok(Some(OpenConnection { view, api_key: Zeroizing::new(api_key.to_owned()) }))
+                let bytes =
+                    escrow.open_cell(API_KEY, view.organisation.as_str(), &view.id, &cell)?;
+                let api_key = std::str::from_utf8(&bytes)
+                    .map_err(|_| Error::Corrupt("connections.api_key"))?;
+                Ok(Some(OpenConnection {
+                    view,
+                    api_key: Zeroizing::new(api_key.to_owned()),
+                }))
             })
             .await
     }
@@ -710,7 +789,11 @@ pub struct ConnectionChange {
     pub unlock_via: Option<UnlockVia>,
 }
 
-async fn by_name(tx: &mut Tx<'_>, organisation: &OrganisationId, name: &str) -> Result<Option<ConnectionView>> {
+async fn by_name(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    name: &str,
+) -> Result<Option<ConnectionView>> {
     tx.fetch_optional(
         select_connections!("WHERE organisation = $1 AND name = $2 AND removed_at IS NULL"),
         params![organisation.as_str(), name],
@@ -735,10 +818,27 @@ mod tests {
         ] {
             assert_eq!(check_address(good), Ok(()), "{good}");
         }
-        for plain in ["http://mdm.example.org", "http://localhost.example.org", "http://10.0.0.1", "http://0.0.0.0"] {
-            assert_eq!(check_address(plain), Err(ConnectionProblem::NotHttps), "{plain}");
+        for plain in [
+            "http://mdm.example.org",
+            "http://localhost.example.org",
+            "http://10.0.0.1",
+            "http://0.0.0.0",
+        ] {
+            assert_eq!(
+                check_address(plain),
+                Err(ConnectionProblem::NotHttps),
+                "{plain}"
+            );
         }
-        for bad in ["", "mdm.example.org", "ftp://a", "https://u:p@a", "https://a/?b", "https://a/#b", "file:///a"] {
+        for bad in [
+            "",
+            "mdm.example.org",
+            "ftp://a",
+            "https://u:p@a",
+            "https://a/?b",
+            "https://a/#b",
+            "file:///a",
+        ] {
             assert_eq!(check_address(bad), Err(ConnectionProblem::Address), "{bad}");
         }
     }

@@ -10,7 +10,9 @@
 use activation_lock::codes::{CodeId, CodeKind};
 use activation_lock::device::{DeviceIdentity, SerialNumber};
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{AttemptResult, End, Outcome, ReviewReason, StateName, UNLOCK_DEADLINE, WaitReason};
+use activation_lock::unlock::{
+    AttemptResult, End, Outcome, ReviewReason, StateName, UNLOCK_DEADLINE, WaitReason,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::db::{Row, Tx, params};
@@ -158,10 +160,13 @@ impl OperationView {
             StateName::ProbablyUnlocked => Some(End::ProbablyUnlocked),
             StateName::Rejected => Some(End::Rejected),
             StateName::NotLocked => Some(End::NotLocked),
-            StateName::NeedsReview => {
-                Some(End::NeedsReview { why: self.details.review?, untried: self.details.untried.unwrap_or(0) })
-            }
-            StateName::Cancelled => Some(End::Cancelled { by: self.cancelled_by.clone()? }),
+            StateName::NeedsReview => Some(End::NeedsReview {
+                why: self.details.review?,
+                untried: self.details.untried.unwrap_or(0),
+            }),
+            StateName::Cancelled => Some(End::Cancelled {
+                by: self.cancelled_by.clone()?,
+            }),
         }
     }
 }
@@ -265,7 +270,10 @@ pub(crate) async fn of_device(
     .map(|row| {
         Ok(UnlockSummary {
             id: row.get("id")?,
-            state: row.get::<String>("state")?.parse().map_err(|_| Error::Corrupt("operations.state"))?,
+            state: row
+                .get::<String>("state")?
+                .parse()
+                .map_err(|_| Error::Corrupt("operations.state"))?,
             reason: row.get("reason")?,
             requested_by: row.get("requested_by")?,
             requested_at: row.get("requested_at")?,
@@ -304,7 +312,10 @@ impl Operations<'_> {
     /// When the database fails.
     pub async fn get(&self, permit: &Permit<Read>, id: &str) -> Result<Option<OperationView>> {
         let (organisation, id) = (permit.organisation().clone(), id.to_owned());
-        self.0.db.read(async move |tx| view(tx, &organisation, &id).await).await
+        self.0
+            .db
+            .read(async move |tx| view(tx, &organisation, &id).await)
+            .await
     }
 
     /// The unlocks of a device, newest first.
@@ -353,12 +364,20 @@ impl Operations<'_> {
                         params![organisation.as_str(), id.as_str(), confirmed.actor().name()],
                     )
                     .await?;
-                    let entry = confirmed.entry("unlock.cancel").detail("operation", id.as_str());
+                    let entry = confirmed
+                        .entry("unlock.cancel")
+                        .detail("operation", id.as_str());
                     audit::record(tx, &escrow, entry).await?;
                     state::settle(tx, &escrow, organisation, &id).await?;
                 }
-                let view = view(tx, organisation, &id).await?.ok_or(Error::Corrupt("operations.id"))?;
-                Ok(if view.is_done() { Cancelled::Ended(view) } else { Cancelled::Pending(view) })
+                let view = view(tx, organisation, &id)
+                    .await?
+                    .ok_or(Error::Corrupt("operations.id"))?;
+                Ok(if view.is_done() {
+                    Cancelled::Ended(view)
+                } else {
+                    Cancelled::Pending(view)
+                })
             })
             .await;
         self.0.audit_refusal(permit, result).await
@@ -462,7 +481,12 @@ impl Operations<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn sweep_idempotency_keys(&self) -> Result<u64> {
-        self.0.db.write("operations.sweep_keys", async move |tx| idempotency::sweep(tx).await).await
+        self.0
+            .db
+            .write("operations.sweep_keys", async move |tx| {
+                idempotency::sweep(tx).await
+            })
+            .await
     }
 
     /// How the queue stands, for metrics.
@@ -515,7 +539,9 @@ async fn enqueue(
     if let Some(key) = &new.idempotency {
         match idempotency::find(tx, organisation, principal, UNLOCK_ROUTE, key).await? {
             Some(idempotency::Found::Same { operation }) => {
-                let view = view(tx, organisation, &operation).await?.ok_or(Error::Corrupt("idempotency_keys.operation"))?;
+                let view = view(tx, organisation, &operation)
+                    .await?
+                    .ok_or(Error::Corrupt("idempotency_keys.operation"))?;
                 return Ok(Enqueued::Same(view));
             }
             Some(idempotency::Found::OtherBody) => return Ok(Enqueued::KeyReused),
@@ -524,16 +550,26 @@ async fn enqueue(
     }
     if let Some(live) = live_of_serial(tx, &new.serial).await? {
         if live.organisation != *organisation || live.principal != principal {
-            return Ok(Enqueued::LiveElsewhere { id: live.id_for(organisation) });
+            return Ok(Enqueued::LiveElsewhere {
+                id: live.id_for(organisation),
+            });
         }
         if let Some(key) = &new.idempotency {
             idempotency::keep(tx, organisation, principal, UNLOCK_ROUTE, key, &live.id).await?;
         }
-        let view = view(tx, organisation, &live.id).await?.ok_or(Error::Corrupt("operations.id"))?;
+        let view = view(tx, organisation, &live.id)
+            .await?
+            .ok_or(Error::Corrupt("operations.id"))?;
         return Ok(Enqueued::Same(view));
     }
-    let entry = permit.entry("unlock.request").subject(new.serial.as_str()).reason(&new.reason);
-    if devices::identity_for_unlock(tx, organisation, &new.serial).await?.is_none() {
+    let entry = permit
+        .entry("unlock.request")
+        .subject(new.serial.as_str())
+        .reason(&new.reason);
+    if devices::identity_for_unlock(tx, organisation, &new.serial)
+        .await?
+        .is_none()
+    {
         let known = tx
             .fetch_optional(
                 "SELECT serial FROM devices WHERE organisation = $1 AND serial = $2",
@@ -541,9 +577,17 @@ async fn enqueue(
             )
             .await?
             .is_some();
-        let entry = entry.result(if known { "no_product_type" } else { "unknown_device" });
+        let entry = entry.result(if known {
+            "no_product_type"
+        } else {
+            "unknown_device"
+        });
         audit::record(tx, escrow, entry).await?;
-        return Ok(if known { Enqueued::NoProductType } else { Enqueued::UnknownDevice });
+        return Ok(if known {
+            Enqueued::NoProductType
+        } else {
+            Enqueued::UnknownDevice
+        });
     }
     let (now, id) = (tx.now(), tx.new_id().to_string());
     tx.execute(
@@ -570,14 +614,21 @@ async fn enqueue(
     if let Some(key) = &new.idempotency {
         idempotency::keep(tx, organisation, principal, UNLOCK_ROUTE, key, &id).await?;
     }
-    let entry = entry.detail("operation", id.as_str()).detail("requester", new.requester.as_str());
+    let entry = entry
+        .detail("operation", id.as_str())
+        .detail("requester", new.requester.as_str());
     audit::record(tx, escrow, entry).await?;
-    let view = view(tx, organisation, &id).await?.ok_or(Error::Corrupt("operations.id"))?;
+    let view = view(tx, organisation, &id)
+        .await?
+        .ok_or(Error::Corrupt("operations.id"))?;
     Ok(Enqueued::New(view))
 }
 
 /// Unlocks that wait for a certificate or a key go on now: one was added or changed.
-pub(crate) async fn wake_for_credential(tx: &mut Tx<'_>, organisation: &OrganisationId) -> Result<()> {
+pub(crate) async fn wake_for_credential(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+) -> Result<()> {
     let now = tx.now();
     tx.execute(
         "UPDATE operations SET next_at = $2 WHERE organisation = $1 AND ended_at IS NULL AND lease_owner IS NULL \
@@ -649,8 +700,14 @@ impl Operation {
         Ok(Self {
             organisation: OrganisationId::new(row.get::<String>("organisation")?),
             id: row.get("id")?,
-            serial: row.get::<String>("serial")?.parse().map_err(|_| Error::Corrupt("operations.serial"))?,
-            state: row.get::<String>("state")?.parse().map_err(|_| Error::Corrupt("operations.state"))?,
+            serial: row
+                .get::<String>("serial")?
+                .parse()
+                .map_err(|_| Error::Corrupt("operations.serial"))?,
+            state: row
+                .get::<String>("state")?
+                .parse()
+                .map_err(|_| Error::Corrupt("operations.state"))?,
             details: serde_json::from_str(&row.get::<String>("details")?)
                 .map_err(|_| Error::Corrupt("operations.details"))?,
             reason: row.get("reason")?,
@@ -673,7 +730,11 @@ impl Operation {
         })
     }
 
-    async fn load(tx: &mut Tx<'_>, organisation: &OrganisationId, id: &str) -> Result<Option<Self>> {
+    async fn load(
+        tx: &mut Tx<'_>,
+        organisation: &OrganisationId,
+        id: &str,
+    ) -> Result<Option<Self>> {
         tx.fetch_optional(
             "SELECT organisation, id, serial, state, details, reason, requester, principal, requested_by, \
              insists, urgent, requested_at, resumed_at, deadline, cancelled_by, restored_at, ended_at, lease_owner, lease_number, \
@@ -686,8 +747,14 @@ impl Operation {
     }
 }
 
-async fn view(tx: &mut Tx<'_>, organisation: &OrganisationId, id: &str) -> Result<Option<OperationView>> {
-    let Some(op) = Operation::load(tx, organisation, id).await? else { return Ok(None) };
+async fn view(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    id: &str,
+) -> Result<Option<OperationView>> {
+    let Some(op) = Operation::load(tx, organisation, id).await? else {
+        return Ok(None);
+    };
     let attempts = plan::attempts_of(tx, organisation, id).await?;
     Ok(Some(OperationView {
         id: op.id,

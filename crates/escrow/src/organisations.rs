@@ -37,7 +37,9 @@ impl Organisation {
             id: OrganisationId::new(row.get::<String>("id")?),
             name: row.get("name")?,
             user_lock: match user_lock {
-                Some(text) => text.parse().map_err(|_| Error::Corrupt("policies.user_lock"))?,
+                Some(text) => text
+                    .parse()
+                    .map_err(|_| Error::Corrupt("policies.user_lock"))?,
                 None => UserLockPolicy::default(),
             },
             created_at: row.get("created_at")?,
@@ -47,15 +49,25 @@ impl Organisation {
 
 /// One organisation, inside another verb's transaction.
 pub(crate) async fn by_id(tx: &mut Tx<'_>, id: &OrganisationId) -> Result<Option<Organisation>> {
-    tx.fetch_optional(select_organisations!("WHERE organisations.id = $1"), params![id.as_str()])
-        .await?
-        .map(|row| Organisation::from_row(&row))
-        .transpose()
+    tx.fetch_optional(
+        select_organisations!("WHERE organisations.id = $1"),
+        params![id.as_str()],
+    )
+    .await?
+    .map(|row| Organisation::from_row(&row))
+    .transpose()
 }
 
 /// Whether the devices of an organisation may be told to allow a person's lock (R7).
-pub(crate) async fn user_lock_policy(tx: &mut Tx<'_>, id: &OrganisationId) -> Result<UserLockPolicy> {
-    Ok(by_id(tx, id).await?.map_or_else(UserLockPolicy::default, |organisation| organisation.user_lock))
+pub(crate) async fn user_lock_policy(
+    tx: &mut Tx<'_>,
+    id: &OrganisationId,
+) -> Result<UserLockPolicy> {
+    Ok(by_id(tx, id)
+        .await?
+        .map_or_else(UserLockPolicy::default, |organisation| {
+            organisation.user_lock
+        }))
 }
 
 /// What came of making an organisation.
@@ -78,7 +90,10 @@ impl Organisations<'_> {
     /// [`Error::Refused`] when the actor may not act in every organisation; or when the database fails.
     pub async fn create(&self, actor: &Actor, name: &str) -> Result<Created> {
         let nowhere = OrganisationId::new("*");
-        let permit: Permit<Admin> = self.0.authorise(actor, &nowhere, format!("organisation {name}")).await?;
+        let permit: Permit<Admin> = self
+            .0
+            .authorise(actor, &nowhere, format!("organisation {name}"))
+            .await?;
         let (escrow, name, confirmed) = (self.0.clone(), name.trim().to_owned(), permit.clone());
         let result = self
             .0
@@ -121,8 +136,13 @@ impl Organisations<'_> {
         self.0
             .db
             .read(async move |tx| {
-                let rows = tx.fetch_all(select_organisations!("ORDER BY name"), params![]).await?;
-                let all: Vec<Organisation> = rows.iter().map(Organisation::from_row).collect::<Result<_>>()?;
+                let rows = tx
+                    .fetch_all(select_organisations!("ORDER BY name"), params![])
+                    .await?;
+                let all: Vec<Organisation> = rows
+                    .iter()
+                    .map(Organisation::from_row)
+                    .collect::<Result<_>>()?;
                 Ok(all.into_iter().filter(|o| scope.covers(&o.id)).collect())
             })
             .await
@@ -145,7 +165,11 @@ impl Organisations<'_> {
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
-    pub async fn set_user_lock(&self, permit: &Permit<Admin>, user_lock: UserLockPolicy) -> Result<()> {
+    pub async fn set_user_lock(
+        &self,
+        permit: &Permit<Admin>,
+        user_lock: UserLockPolicy,
+    ) -> Result<()> {
         let (escrow, confirmed) = (self.0.clone(), permit.clone());
         let result = self
             .0

@@ -29,7 +29,10 @@ impl Rate {
     /// A rate whose bucket holds one second's worth, at least one token.
     #[must_use]
     pub fn per_second(per_second: f64) -> Self {
-        Self { per_second, burst: per_second.max(1.0) }
+        Self {
+            per_second,
+            burst: per_second.max(1.0),
+        }
     }
 
     /// A bucket after time has passed. The clock may have been set back: then no time has passed.
@@ -40,7 +43,9 @@ impl Rate {
     /// How long until a bucket that holds `tokens` has a whole one.
     fn wait(self, tokens: f64) -> Duration {
         let seconds = (1.0 - tokens) / self.per_second;
-        Duration::from_millis(Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)).as_millis() as u64 + 1)
+        Duration::from_millis(
+            Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)).as_millis() as u64 + 1,
+        )
     }
 }
 
@@ -50,7 +55,12 @@ pub(crate) async fn take(tx: &mut Tx<'_>, name: &str, rate: Rate) -> Result<Pace
         return Ok(Pace::Taken);
     }
     let now = tx.now();
-    let row = tx.fetch_optional("SELECT tokens, updated_at FROM pace WHERE name = $1", params![name]).await?;
+    let row = tx
+        .fetch_optional(
+            "SELECT tokens, updated_at FROM pace WHERE name = $1",
+            params![name],
+        )
+        .await?;
     let tokens = match row {
         Some(row) => {
             let updated_at: Timestamp = row.get("updated_at")?;

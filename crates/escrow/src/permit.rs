@@ -189,7 +189,8 @@ impl Permissions {
     }
 
     /// The names of the scopes that a token can be given; each is a set of permissions.
-    pub const SCOPES: &'static [&'static str] = &["read", "reveal", "unlock", "connections", "admin"];
+    pub const SCOPES: &'static [&'static str] =
+        &["read", "reveal", "unlock", "connections", "admin"];
 
     /// The permissions of a scope; `None` for a name that is not in [`Self::SCOPES`].
     #[must_use]
@@ -225,17 +226,28 @@ impl Permissions {
 
     /// Each permission in the set.
     pub fn iter(self) -> impl Iterator<Item = Permission> {
-        Permission::ALL.iter().copied().filter(move |p| self.allow(*p))
+        Permission::ALL
+            .iter()
+            .copied()
+            .filter(move |p| self.allow(*p))
     }
 
     /// The names, separated by spaces, as stored.
     pub(crate) fn to_text(self) -> String {
-        self.iter().map(Permission::as_str).collect::<Vec<_>>().join(" ")
+        self.iter()
+            .map(Permission::as_str)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Reads [`Self::to_text`]. A name not known here, of a newer program, allows nothing.
     pub(crate) fn from_text(text: &str) -> Self {
-        Self::of(&text.split_whitespace().filter_map(Permission::from_name).collect::<Vec<_>>())
+        Self::of(
+            &text
+                .split_whitespace()
+                .filter_map(Permission::from_name)
+                .collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -430,7 +442,10 @@ impl<P: Right> Permit<P> {
         };
         let now = tx.now();
         let row = tx
-            .fetch_optional("SELECT expires_at, revoked_at FROM tokens WHERE id = $1", params![token.as_str()])
+            .fetch_optional(
+                "SELECT expires_at, revoked_at FROM tokens WHERE id = $1",
+                params![token.as_str()],
+            )
             .await?
             .ok_or(Error::Refused(Refusal::Revoked))?;
         let expires: Option<Timestamp> = row.get("expires_at")?;
@@ -461,17 +476,28 @@ impl Escrow {
             right: PhantomData,
         };
         let refusal = if !actor.permissions.allow(P::PERMISSION) {
-            Refusal::Permission { actor: actor.name.clone(), permission: P::PERMISSION }
+            Refusal::Permission {
+                actor: actor.name.clone(),
+                permission: P::PERMISSION,
+            }
         } else if !actor.scope.covers(organisation) {
-            Refusal::Organisation { actor: actor.name.clone(), organisation: organisation.clone() }
+            Refusal::Organisation {
+                actor: actor.name.clone(),
+                organisation: organisation.clone(),
+            }
         } else {
             return Ok(permit);
         };
-        self.audit_refusal(&permit, Err(Error::Refused(refusal))).await
+        self.audit_refusal(&permit, Err(Error::Refused(refusal)))
+            .await
     }
 
     /// Passes the result of a verb through. A refusal in it is put on the audit trail first.
-    pub(crate) async fn audit_refusal<P: Right, T>(&self, permit: &Permit<P>, result: Result<T>) -> Result<T> {
+    pub(crate) async fn audit_refusal<P: Right, T>(
+        &self,
+        permit: &Permit<P>,
+        result: Result<T>,
+    ) -> Result<T> {
         if let Err(Error::Refused(refusal)) = &result {
             let escrow = self.clone();
             let permit = permit.clone();
@@ -497,7 +523,12 @@ mod tests {
     #[test]
     fn admin_does_not_include_seeing_codes_or_changing_where_they_go() {
         let admin = Permissions::of_scope("admin").unwrap();
-        for lacking in [Permission::Reveal, Permission::Connections, Permission::Unlock, Permission::Work] {
+        for lacking in [
+            Permission::Reveal,
+            Permission::Connections,
+            Permission::Unlock,
+            Permission::Work,
+        ] {
             assert!(!admin.allow(lacking), "{}", lacking.as_str());
         }
         assert!(admin.allow(Permission::Admin));
@@ -507,7 +538,10 @@ mod tests {
     fn no_scope_has_the_programs_own_permissions() {
         for scope in Permissions::SCOPES {
             let set = Permissions::of_scope(scope).unwrap();
-            assert!(!set.allow(Permission::Record) && !set.allow(Permission::Work), "{scope}");
+            assert!(
+                !set.allow(Permission::Record) && !set.allow(Permission::Work),
+                "{scope}"
+            );
         }
         assert_eq!(Permissions::of_scope("root"), None);
     }
@@ -516,7 +550,10 @@ mod tests {
     fn sets_survive_being_stored() {
         let set = Permissions::of(&[Permission::Read, Permission::Connections]);
         assert_eq!(Permissions::from_text(&set.to_text()), set);
-        assert_eq!(Permissions::from_text("read levitate"), Permissions::of(&[Permission::Read]));
+        assert_eq!(
+            Permissions::from_text("read levitate"),
+            Permissions::of(&[Permission::Read])
+        );
         assert_eq!(Permissions::from_text(""), Permissions::NONE);
     }
 

@@ -34,7 +34,9 @@ impl SecretText {
     pub(crate) fn generate(prefix: &str, random: &(impl Random + ?Sized)) -> Self {
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);
         random.fill(secret.as_mut_slice());
-        let mut text = Zeroizing::new(String::with_capacity(prefix.len() + BODY_CHARS + CHECK_CHARS));
+        let mut text = Zeroizing::new(String::with_capacity(
+            prefix.len() + BODY_CHARS + CHECK_CHARS,
+        ));
         text.push_str(prefix);
         BASE32_NOPAD.encode_append(secret.as_slice(), &mut text);
         text.make_ascii_lowercase();
@@ -56,7 +58,8 @@ pub fn looks_like_a_token(text: &str) -> bool {
     text.is_ascii()
         && text.starts_with(TOKEN_PREFIX)
         && text.len() == TOKEN_PREFIX.len() + BODY_CHARS + CHECK_CHARS
-        && check_of(&text[..TOKEN_PREFIX.len() + BODY_CHARS]) == text[TOKEN_PREFIX.len() + BODY_CHARS..]
+        && check_of(&text[..TOKEN_PREFIX.len() + BODY_CHARS])
+            == text[TOKEN_PREFIX.len() + BODY_CHARS..]
 }
 
 /// The first characters of the hash of what they stand behind: enough to find a typing error, too few to help
@@ -149,21 +152,38 @@ impl Principals<'_> {
     ///
     /// # Errors
     /// [`Error::Refused`] when the giver lacks something of it; or when the database fails.
-    pub async fn create_token(&self, permit: &Permit<Admin>, new: NewToken) -> Result<(TokenView, SecretText)> {
+    pub async fn create_token(
+        &self,
+        permit: &Permit<Admin>,
+        new: NewToken,
+    ) -> Result<(TokenView, SecretText)> {
         let giver = permit.actor();
-        let beyond = new.permissions.iter().find(|p| !giver.permissions().allow(*p));
+        let beyond = new
+            .permissions
+            .iter()
+            .find(|p| !giver.permissions().allow(*p));
         let refusal = if let Some(permission) = beyond {
-            Some(Refusal::Beyond { actor: giver.name().to_owned(), permission })
+            Some(Refusal::Beyond {
+                actor: giver.name().to_owned(),
+                permission,
+            })
         } else if !giver.scope().includes(&new.scope) {
             Some(Refusal::Organisation {
                 actor: giver.name().to_owned(),
-                organisation: new.scope.organisation().cloned().unwrap_or_else(|| OrganisationId::new("*")),
+                organisation: new
+                    .scope
+                    .organisation()
+                    .cloned()
+                    .unwrap_or_else(|| OrganisationId::new("*")),
             })
         } else {
             None
         };
         if let Some(refusal) = refusal {
-            return self.0.audit_refusal(permit, Err(Error::Refused(refusal))).await;
+            return self
+                .0
+                .audit_refusal(permit, Err(Error::Refused(refusal)))
+                .await;
         }
         let text = SecretText::generate(TOKEN_PREFIX, self.0.random());
         let hash = TokenHash::of(text.expose()).hex();
@@ -232,7 +252,10 @@ impl Principals<'_> {
     /// # Errors
     /// When the permit no longer holds, or the database fails.
     pub async fn list_tokens(&self, permit: &Permit<Admin>) -> Result<Vec<TokenView>> {
-        let (organisation, scope) = (permit.organisation().clone(), permit.actor().scope().clone());
+        let (organisation, scope) = (
+            permit.organisation().clone(),
+            permit.actor().scope().clone(),
+        );
         self.0
             .db
             .read(async move |tx| {
@@ -303,17 +326,28 @@ impl Principals<'_> {
             .db
             .read(async move |tx| {
                 let now = tx.now();
-                let row = tx.fetch_optional(select_tokens!("WHERE hash = $1"), params![key.as_str()]).await?;
+                let row = tx
+                    .fetch_optional(select_tokens!("WHERE hash = $1"), params![key.as_str()])
+                    .await?;
                 let Some(row) = row else { return Ok(None) };
-                Ok(Some((TokenView::from_row(&row)?, row.get::<String>("hash")?, now)))
+                Ok(Some((
+                    TokenView::from_row(&row)?,
+                    row.get::<String>("hash")?,
+                    now,
+                )))
             })
             .await?;
-        let Some((token, stored, now)) = found else { return Ok(None) };
+        let Some((token, stored, now)) = found else {
+            return Ok(None);
+        };
         let same: bool = stored.as_bytes().ct_eq(hash.hex().as_bytes()).into();
         if !same || !token.is_valid(now) {
             return Ok(None);
         }
-        if token.used_at.is_none_or(|used| now.since(used) >= USE_NOTED_EVERY) {
+        if token
+            .used_at
+            .is_none_or(|used| now.since(used) >= USE_NOTED_EVERY)
+        {
             self.note_use(&token.id).await?;
         }
         Ok(Some(Actor {
@@ -333,7 +367,11 @@ impl Principals<'_> {
             .db
             .write("principals.note_use", async move |tx| {
                 let now = tx.now();
-                tx.execute("UPDATE tokens SET used_at = $2 WHERE id = $1", params![id.as_str(), now]).await?;
+                tx.execute(
+                    "UPDATE tokens SET used_at = $2 WHERE id = $1",
+                    params![id.as_str(), now],
+                )
+                .await?;
                 Ok(())
             })
             .await
@@ -359,10 +397,13 @@ mod tests {
         let text = SecretText::generate(TOKEN_PREFIX, &Counting(0.into()));
         let text = text.expose();
         assert!(looks_like_a_token(text));
-                for at in TOKEN_PREFIX.len()..text.len() {
+        for at in TOKEN_PREFIX.len()..text.len() {
             let mut wrong = text.to_owned().into_bytes();
             wrong[at] = if wrong[at] == b'a' { b'b' } else { b'a' };
-            assert!(!looks_like_a_token(std::str::from_utf8(&wrong).unwrap()), "at {at}");
+            assert!(
+                !looks_like_a_token(std::str::from_utf8(&wrong).unwrap()),
+                "at {at}"
+            );
         }
         assert!(!looks_like_a_token(&text.to_ascii_uppercase()));
         assert!(!looks_like_a_token(&text[..text.len() - 1]));

@@ -55,7 +55,10 @@ impl PushCertificateView {
     /// Whether it can be used at a moment.
     #[must_use]
     pub fn is_usable(&self, now: Timestamp) -> bool {
-        self.superseded_at.is_none() && self.removed_at.is_none() && self.not_before <= now && now < self.not_after
+        self.superseded_at.is_none()
+            && self.removed_at.is_none()
+            && self.not_before <= now
+            && now < self.not_after
     }
 }
 
@@ -95,7 +98,10 @@ impl PushCertificateView {
 }
 
 /// The current certificates of an organisation, by topic, expired ones too.
-pub(crate) async fn current(tx: &mut Tx<'_>, organisation: &OrganisationId) -> Result<Vec<PushCertificateView>> {
+pub(crate) async fn current(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+) -> Result<Vec<PushCertificateView>> {
     tx.fetch_all(
         select_certificates!("WHERE organisation = $1 AND superseded_at IS NULL AND removed_at IS NULL ORDER BY topic"),
         params![organisation.as_str()],
@@ -115,7 +121,11 @@ impl PushCertificates<'_> {
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
-    pub async fn add(&self, permit: &Permit<Connections>, new: NewPushCertificate) -> Result<PushCertificateView> {
+    pub async fn add(
+        &self,
+        permit: &Permit<Connections>,
+        new: NewPushCertificate,
+    ) -> Result<PushCertificateView> {
         let (escrow, confirmed) = (self.0.clone(), permit.clone());
         let new = std::sync::Arc::new(new);
         let result = self
@@ -207,7 +217,9 @@ impl PushCertificates<'_> {
             .db
             .read(async move |tx| {
                 tx.fetch_all(
-                    select_certificates!("WHERE superseded_at IS NULL AND removed_at IS NULL ORDER BY not_after"),
+                    select_certificates!(
+                        "WHERE superseded_at IS NULL AND removed_at IS NULL ORDER BY not_after"
+                    ),
                     params![],
                 )
                 .await?
@@ -238,7 +250,12 @@ impl PushCertificates<'_> {
                     )
                     .await?;
                 if removed == 1 {
-                    audit::record(tx, &escrow, confirmed.entry("push_certificate.remove").subject(&id)).await?;
+                    audit::record(
+                        tx,
+                        &escrow,
+                        confirmed.entry("push_certificate.remove").subject(&id),
+                    )
+                    .await?;
                 }
                 Ok(removed == 1)
             })
@@ -250,7 +267,11 @@ impl PushCertificates<'_> {
     ///
     /// # Errors
     /// When it does not open, or the database fails.
-    pub async fn open(&self, organisation: &OrganisationId, topic: &str) -> Result<Option<OpenPushCertificate>> {
+    pub async fn open(
+        &self,
+        organisation: &OrganisationId,
+        topic: &str,
+    ) -> Result<Option<OpenPushCertificate>> {
         let (organisation, topic) = (organisation.clone(), topic.to_owned());
         let found = self
             .0
@@ -270,23 +291,34 @@ impl PushCertificates<'_> {
     ///
     /// # Errors
     /// When it does not open, or the database fails.
-    pub async fn open_by_id(&self, organisation: &OrganisationId, id: &str) -> Result<Option<OpenPushCertificate>> {
+    pub async fn open_by_id(
+        &self,
+        organisation: &OrganisationId,
+        id: &str,
+    ) -> Result<Option<OpenPushCertificate>> {
         let (escrow, organisation, id) = (self.0.clone(), organisation.clone(), id.to_owned());
         self.0
             .db
             .read(async move |tx| {
                 let row = tx
                     .fetch_optional(
-                        select_certificates!("WHERE organisation = $1 AND id = $2 AND removed_at IS NULL"),
+                        select_certificates!(
+                            "WHERE organisation = $1 AND id = $2 AND removed_at IS NULL"
+                        ),
                         params![organisation.as_str(), id.as_str()],
                     )
                     .await?;
                 let Some(row) = row else { return Ok(None) };
                 let view = PushCertificateView::from_row(&row)?;
                 let cell: Vec<u8> = row.get("cell")?;
-                let bytes = escrow.open_cell(PUSH_CERTIFICATE, organisation.as_str(), &id, &cell)?;
-                let pem = std::str::from_utf8(&bytes).map_err(|_| Error::Corrupt("push_certificates.cell"))?;
-                Ok(Some(OpenPushCertificate { view, pem: Zeroizing::new(pem.to_owned()) }))
+                let bytes =
+                    escrow.open_cell(PUSH_CERTIFICATE, organisation.as_str(), &id, &cell)?;
+                let pem = std::str::from_utf8(&bytes)
+                    .map_err(|_| Error::Corrupt("push_certificates.cell"))?;
+                Ok(Some(OpenPushCertificate {
+                    view,
+                    pem: Zeroizing::new(pem.to_owned()),
+                }))
             })
             .await
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use activation_lock::codes::{CodeText, Try};
 use activation_lock::device::DeviceIdentity;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{AttemptResult, End, Outcome, StateName, Step, late_outcome, late_state};
+use activation_lock::unlock::{
+    AttemptResult, End, Outcome, StateName, Step, late_outcome, late_state,
+};
 
 use super::lease::{self, Hold, Lease, WorkSettings};
 use super::plan::{self, AttemptRow, Decision};
@@ -120,12 +122,19 @@ impl Operations<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn advance(&self, lease: &mut Lease, settings: &WorkSettings) -> Result<Advance> {
-        let (escrow, settings, hold, paid) = (self.0.clone(), settings.clone(), lease.hold.clone(), lease.paid);
+        let (escrow, settings, hold, paid) = (
+            self.0.clone(),
+            settings.clone(),
+            lease.hold.clone(),
+            lease.paid,
+        );
         let advance = self
             .0
             .db
             .write("operations.advance", async move |tx| {
-                let Some(decision) = decide(tx, &hold).await? else { return Ok(Advance::Lost) };
+                let Some(decision) = decide(tx, &hold).await? else {
+                    return Ok(Advance::Lost);
+                };
                 let Step::Try(next) = &decision.step else {
                     return Ok(match state::apply(tx, &escrow, &decision).await? {
                         Some(state) => Advance::Parked(state),
@@ -152,12 +161,19 @@ impl Operations<'_> {
     ///
     /// # Errors
     /// When there is no such attempt, or the database fails.
-    pub async fn finish(&self, ticket: &Ticket, outcome: Outcome, answer: Answer) -> Result<Finished> {
+    pub async fn finish(
+        &self,
+        ticket: &Ticket,
+        outcome: Outcome,
+        answer: Answer,
+    ) -> Result<Finished> {
         let (escrow, ticket) = (self.0.clone(), ticket.clone());
         let finished = self
             .0
             .db
-            .write("operations.finish", async move |tx| finish(tx, &escrow, &ticket, outcome, &answer).await)
+            .write("operations.finish", async move |tx| {
+                finish(tx, &escrow, &ticket, outcome, &answer).await
+            })
             .await?;
         if finished != Finished::More {
             self.0.wake_courier();
@@ -190,11 +206,16 @@ async fn begin(
     let op = &decision.op;
     let (via, recipient) = match plan::connection_of(&next.credential) {
         None => (
-            Via::Certificate { id: next.credential.id.clone(), topic: next.credential.topic.clone() },
+            Via::Certificate {
+                id: next.credential.id.clone(),
+                topic: next.credential.topic.clone(),
+            },
             settings.apple_host.clone(),
         ),
         Some(id) => {
-            let connection = connections::by_id(tx, id).await?.ok_or(Error::Corrupt("connections.id"))?;
+            let connection = connections::by_id(tx, id)
+                .await?
+                .ok_or(Error::Corrupt("connections.id"))?;
             if let Some(rate) = connection.max_rate
                 && let Pace::Until(until) =
                     pace::take(tx, &format!("connection:{id}"), Rate::per_second(rate)).await?
@@ -203,7 +224,10 @@ async fn begin(
                 return Ok(Advance::Parked(StateName::Queued));
             }
             (
-                Via::Connection { id: id.to_owned(), topic: next.credential.topic.clone() },
+                Via::Connection {
+                    id: id.to_owned(),
+                    topic: next.credential.topic.clone(),
+                },
                 format!("{} ({})", connection.name, connection.base_url),
             )
         }
@@ -238,16 +262,22 @@ async fn begin(
     let Some(code) = code else {
         // Nothing was sent. A cell that does not open was tampered with or its key is lost: a person has to look.
         let answer = Answer {
-            diagnostic: Some("nothing was sent: the sealed code does not open; run the doctor command".to_owned()),
+            diagnostic: Some(
+                "nothing was sent: the sealed code does not open; run the doctor command"
+                    .to_owned(),
+            ),
             ..Answer::default()
         };
-        return Ok(match finish(tx, escrow, &ticket, Outcome::Unexpected, &answer).await? {
-            Finished::Parked(state) | Finished::Late { state } => Advance::Parked(state),
-            Finished::More => Advance::Paced { until: now },
-        });
+        return Ok(
+            match finish(tx, escrow, &ticket, Outcome::Unexpected, &answer).await? {
+                Finished::Parked(state) | Finished::Late { state } => Advance::Parked(state),
+                Finished::More => Advance::Paced { until: now },
+            },
+        );
     };
-    let organisation =
-        organisations::by_id(tx, &op.organisation).await?.ok_or(Error::Corrupt("operations.organisation"))?;
+    let organisation = organisations::by_id(tx, &op.organisation)
+        .await?
+        .ok_or(Error::Corrupt("operations.organisation"))?;
     Ok(Advance::Call(Box::new(Begun {
         ticket,
         code,
@@ -268,7 +298,9 @@ async fn insert(
     recipient: &str,
 ) -> Result<()> {
     let op = &decision.op;
-    let candidate = decision.candidate(&next.code).ok_or(Error::Corrupt("codes.id"))?;
+    let candidate = decision
+        .candidate(&next.code)
+        .ok_or(Error::Corrupt("codes.id"))?;
     let identity = serde_json::to_string(&next.identity).expect("an identity is plain values");
     let position = i64::try_from(decision.attempts.len() + 1).unwrap_or(i64::MAX);
     let now = tx.now();
@@ -318,7 +350,9 @@ async fn finish(
         return late(tx, escrow, ticket, &row, outcome, answer).await;
     }
     let now = tx.now();
-    let retry_after = answer.retry_after.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+    let retry_after = answer
+        .retry_after
+        .map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
     tx.execute(
         "UPDATE attempts SET outcome = $3, ended_at = $4, status = $5, retry_after = $6, delegate_failed = $7, \
          diagnostic = $8 WHERE organisation = $1 AND id = $2",
@@ -335,10 +369,12 @@ async fn finish(
     )
     .await?;
     audit_answer(tx, escrow, ticket, &row, "unlock.answer", outcome, answer).await?;
-    Ok(match state::settle(tx, escrow, &ticket.organisation, &ticket.operation).await? {
-        Some(state) => Finished::Parked(state),
-        None => Finished::More,
-    })
+    Ok(
+        match state::settle(tx, escrow, &ticket.organisation, &ticket.operation).await? {
+            Some(state) => Finished::Parked(state),
+            None => Finished::More,
+        },
+    )
 }
 
 /// An answer to an attempt that was given up, or that had one already. It may raise, it never lowers (R14); and where another
@@ -372,7 +408,16 @@ async fn late(
         ],
     )
     .await?;
-    audit_answer(tx, escrow, ticket, row, "unlock.late_answer", outcome, answer).await?;
+    audit_answer(
+        tx,
+        escrow,
+        ticket,
+        row,
+        "unlock.late_answer",
+        outcome,
+        answer,
+    )
+    .await?;
     if recorded.is_none() {
         mark_overlap(tx, escrow, ticket, row).await?;
     }
@@ -386,7 +431,9 @@ async fn late(
             Step::End(End::Unlocked { .. }) => state::apply(tx, escrow, &decision).await?,
             _ => None,
         };
-        return Ok(Finished::Late { state: state.unwrap_or(decision.op.state) });
+        return Ok(Finished::Late {
+            state: state.unwrap_or(decision.op.state),
+        });
     }
     let state = late_state(decision.op.state, outcome);
     if state != decision.op.state {
@@ -403,7 +450,13 @@ async fn raise(
     row: &AttemptRow,
     state: StateName,
 ) -> Result<()> {
-    let Operation { organisation, id, serial, state: before, .. } = &decision.op;
+    let Operation {
+        organisation,
+        id,
+        serial,
+        state: before,
+        ..
+    } = &decision.op;
     let details = state::unlocked_details(decision, &row.view.code);
     tx.execute(
         "UPDATE operations SET state = $3, details = $4, version = version + 1 WHERE organisation = $1 AND id = $2",
@@ -420,7 +473,12 @@ async fn raise(
 }
 
 /// Finds a call for the same device that began while this one was still under way.
-async fn mark_overlap(tx: &mut Tx<'_>, escrow: &Escrow, ticket: &Ticket, row: &AttemptRow) -> Result<()> {
+async fn mark_overlap(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    ticket: &Ticket,
+    row: &AttemptRow,
+) -> Result<()> {
     let serial = row.attempt.tried.identity.serial.as_str();
     let other = tx
         .fetch_optional(
@@ -433,8 +491,18 @@ async fn mark_overlap(tx: &mut Tx<'_>, escrow: &Escrow, ticket: &Ticket, row: &A
     let organisation: String = other.get("organisation")?;
     let (attempt, operation): (String, String) = (other.get("id")?, other.get("operation")?);
     let pairs = [
-        (ticket.organisation.as_str(), ticket.attempt.as_str(), ticket.operation.as_str(), attempt.as_str()),
-        (organisation.as_str(), attempt.as_str(), operation.as_str(), ticket.attempt.as_str()),
+        (
+            ticket.organisation.as_str(),
+            ticket.attempt.as_str(),
+            ticket.operation.as_str(),
+            attempt.as_str(),
+        ),
+        (
+            organisation.as_str(),
+            attempt.as_str(),
+            operation.as_str(),
+            ticket.attempt.as_str(),
+        ),
     ];
     for (organisation, attempt, operation, overlapped) in pairs {
         tx.execute(
@@ -468,7 +536,10 @@ async fn audit_answer(
         .subject(row.attempt.tried.identity.serial.as_str())
         .detail("operation", ticket.operation.as_str())
         .detail("attempt", ticket.attempt.as_str())
-        .detail("status", answer.status.map_or_else(String::new, |s| s.to_string()))
+        .detail(
+            "status",
+            answer.status.map_or_else(String::new, |s| s.to_string()),
+        )
         .result(outcome.as_str());
     audit::record(tx, escrow, entry).await
 }

@@ -28,7 +28,10 @@ impl Key {
         for part in parts {
             write!(body, "{}:{part},", part.len()).expect("writing to a String does not fail");
         }
-        Self { key: key.into(), body: TokenHash::of(&body).hex() }
+        Self {
+            key: key.into(),
+            body: TokenHash::of(&body).hex(),
+        }
     }
 }
 
@@ -54,7 +57,9 @@ pub(super) async fn find(
         .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(if row.get::<String>("body")? == key.body {
-        Found::Same { operation: row.get("operation")? }
+        Found::Same {
+            operation: row.get("operation")?,
+        }
     } else {
         Found::OtherBody
     }))
@@ -81,7 +86,11 @@ pub(super) async fn keep(
 
 pub(super) async fn sweep(tx: &mut Tx<'_>) -> Result<u64> {
     let oldest = tx.now().minus(REMEMBERED);
-    tx.execute("DELETE FROM idempotency_keys WHERE created_at <= $1", params![oldest]).await
+    tx.execute(
+        "DELETE FROM idempotency_keys WHERE created_at <= $1",
+        params![oldest],
+    )
+    .await
 }
 
 #[cfg(test)]
@@ -90,7 +99,13 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        assert_ne!(Key::new("k", &["ab", "c"]).body, Key::new("k", &["a", "bc"]).body);
-        assert_eq!(Key::new("k", &["a", "b"]).body, Key::new("other", &["a", "b"]).body);
+        assert_ne!(
+            Key::new("k", &["ab", "c"]).body,
+            Key::new("k", &["a", "bc"]).body
+        );
+        assert_eq!(
+            Key::new("k", &["a", "b"]).body,
+            Key::new("other", &["a", "b"]).body
+        );
     }
 }

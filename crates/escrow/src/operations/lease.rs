@@ -105,7 +105,12 @@ impl Operations<'_> {
     /// When the database fails.
     pub async fn claim(&self, settings: &WorkSettings) -> Result<Claim> {
         let settings = settings.clone();
-        self.0.db.write("operations.claim", async move |tx| claim(tx, &settings).await).await
+        self.0
+            .db
+            .write("operations.claim", async move |tx| {
+                claim(tx, &settings).await
+            })
+            .await
     }
 
     /// Gives an operation back, to be taken again at a moment; for a worker that stops. An attempt that is in flight
@@ -151,7 +156,10 @@ impl Operations<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn free_leases_of_earlier_incarnations(&self) -> Result<u64> {
-        self.0.db.write("operations.free_leases", async move |tx| free_all(tx).await).await
+        self.0
+            .db
+            .write("operations.free_leases", async move |tx| free_all(tx).await)
+            .await
     }
 }
 
@@ -182,17 +190,27 @@ async fn claim(tx: &mut Tx<'_>, settings: &WorkSettings) -> Result<Claim> {
     let first_end: Option<Timestamp> = busy.get("first_end")?;
     let limit = i64::from(settings.in_flight.max(2));
     if leases >= limit {
-        return Ok(Claim::Nothing { look_again_at: first_end });
+        return Ok(Claim::Nothing {
+            look_again_at: first_end,
+        });
     }
     // One place is always left for an urgent one.
-    let lanes: &[bool] = if leases < limit - 1 { &[true, false] } else { &[true] };
+    let lanes: &[bool] = if leases < limit - 1 {
+        &[true, false]
+    } else {
+        &[true]
+    };
     let Some(due) = first_due(tx, lanes).await? else {
         let room = first_end.filter(|_| lanes.len() == 1);
         let next = next_due(tx).await?;
-        return Ok(Claim::Nothing { look_again_at: next.into_iter().chain(room).min() });
+        return Ok(Claim::Nothing {
+            look_again_at: next.into_iter().chain(room).min(),
+        });
     };
     if let Pace::Until(until) = pace::take(tx, PACE, settings.pace).await? {
-        return Ok(Claim::Nothing { look_again_at: Some(until) });
+        return Ok(Claim::Nothing {
+            look_again_at: Some(until),
+        });
     }
     let lease = Lease {
         hold: Hold {
@@ -200,7 +218,10 @@ async fn claim(tx: &mut Tx<'_>, settings: &WorkSettings) -> Result<Claim> {
             operation: due.get("id")?,
             number: due.get::<i64>("lease_number")? + 1,
         },
-        serial: due.get::<String>("serial")?.parse().map_err(|_| Error::Corrupt("operations.serial"))?,
+        serial: due
+            .get::<String>("serial")?
+            .parse()
+            .map_err(|_| Error::Corrupt("operations.serial"))?,
         urgent: due.get("urgent")?,
         paid: true,
     };
@@ -252,7 +273,11 @@ async fn next_due(tx: &mut Tx<'_>) -> Result<Option<Timestamp>> {
 }
 
 /// Writes the lease, with its full length from now on. Gives its end.
-pub(super) async fn take(tx: &mut Tx<'_>, hold: &Hold, settings: &WorkSettings) -> Result<Timestamp> {
+pub(super) async fn take(
+    tx: &mut Tx<'_>,
+    hold: &Hold,
+    settings: &WorkSettings,
+) -> Result<Timestamp> {
     let until = tx.now().plus(settings.lease_length());
     // The moment of the next look is the lease's end: one index finds both what is due and what was left behind.
     tx.execute(

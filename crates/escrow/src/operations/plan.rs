@@ -5,7 +5,9 @@ use std::time::Duration;
 use activation_lock::codes::{self, Candidate, CodeId, CodeKind, Credential, Form, Plan, Try};
 use activation_lock::device::{DeviceIdentity, IdentitySource};
 use activation_lock::time::{DAY, Timestamp};
-use activation_lock::unlock::{self, Attempt, AttemptResult, Backoff, End, Outcome, ReviewReason, Step};
+use activation_lock::unlock::{
+    self, Attempt, AttemptResult, Backoff, End, Outcome, ReviewReason, Step,
+};
 
 use super::{AttemptView, Operation};
 use crate::connections::{self, UnlockVia};
@@ -33,24 +35,35 @@ macro_rules! select_attempts {
 }
 
 fn form_from_name(text: &str) -> Option<Form> {
-    [Form::Reported, Form::Canonical, Form::Kept].into_iter().find(|form| form.as_str() == text)
+    [Form::Reported, Form::Canonical, Form::Kept]
+        .into_iter()
+        .find(|form| form.as_str() == text)
 }
 
 impl AttemptRow {
     fn from_row(row: &Row) -> Result<Self> {
         let corrupt = |what| move |_| Error::Corrupt(what);
         let outcome: Option<String> = row.get("outcome")?;
-        let outcome: Option<Outcome> =
-            outcome.map(|o| o.parse()).transpose().map_err(corrupt("attempts.outcome"))?;
+        let outcome: Option<Outcome> = outcome
+            .map(|o| o.parse())
+            .transpose()
+            .map_err(corrupt("attempts.outcome"))?;
         let late: Option<String> = row.get("late_outcome")?;
-        let late: Option<Outcome> = late.map(|o| o.parse()).transpose().map_err(corrupt("attempts.late_outcome"))?;
+        let late: Option<Outcome> = late
+            .map(|o| o.parse())
+            .transpose()
+            .map_err(corrupt("attempts.late_outcome"))?;
         let late_at: Option<Timestamp> = row.get("late_at")?;
         let lost_at: Option<Timestamp> = row.get("lost_at")?;
         let ended_at: Option<Timestamp> = row.get("ended_at")?;
         let retry_after: Option<i64> = row.get("retry_after")?;
-        let retry_after = retry_after.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        let retry_after =
+            retry_after.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
         let result = match outcome {
-            Some(outcome) => AttemptResult::Ended { outcome, retry_after },
+            Some(outcome) => AttemptResult::Ended {
+                outcome,
+                retry_after,
+            },
             None if lost_at.is_some() => AttemptResult::Lost,
             None => AttemptResult::InFlight,
         };
@@ -65,12 +78,16 @@ impl AttemptRow {
             attempt: Attempt {
                 tried: Try {
                     code: code.clone(),
-                    form: form_from_name(&row.get::<String>("form")?).ok_or(Error::Corrupt("attempts.form"))?,
+                    form: form_from_name(&row.get::<String>("form")?)
+                        .ok_or(Error::Corrupt("attempts.form"))?,
                     parses: row.get::<bool>("parses")?,
                     uncapped: row.get::<bool>("uncapped")?,
                     identity: identity.clone(),
                     swapped,
-                    credential: Credential { id: row.get("credential")?, topic: topic.clone() },
+                    credential: Credential {
+                        id: row.get("credential")?,
+                        topic: topic.clone(),
+                    },
                 },
                 began_at,
                 ended_at: ended_at.or(lost_at),
@@ -83,7 +100,10 @@ impl AttemptRow {
                 result,
                 status: status.and_then(|s| u16::try_from(s).ok()),
                 code,
-                code_kind: row.get::<String>("code_kind")?.parse().map_err(corrupt("attempts.code_kind"))?,
+                code_kind: row
+                    .get::<String>("code_kind")?
+                    .parse()
+                    .map_err(corrupt("attempts.code_kind"))?,
                 code_current: row.get::<bool>("code_current")?,
                 code_seen_at: row.get("code_seen_at")?,
                 identity,
@@ -118,11 +138,18 @@ pub(super) async fn attempts_of(
 }
 
 /// One call.
-pub(super) async fn attempt(tx: &mut Tx<'_>, organisation: &OrganisationId, id: &str) -> Result<Option<AttemptRow>> {
-    tx.fetch_optional(select_attempts!("WHERE organisation = $1 AND id = $2"), params![organisation.as_str(), id])
-        .await?
-        .map(|row| AttemptRow::from_row(&row))
-        .transpose()
+pub(super) async fn attempt(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    id: &str,
+) -> Result<Option<AttemptRow>> {
+    tx.fetch_optional(
+        select_attempts!("WHERE organisation = $1 AND id = $2"),
+        params![organisation.as_str(), id],
+    )
+    .await?
+    .map(|row| AttemptRow::from_row(&row))
+    .transpose()
 }
 
 /// Calls of other operations for the same serial number: those of the last day anywhere, for the cap, and the triples that
@@ -143,7 +170,13 @@ async fn others(tx: &mut Tx<'_>, op: &Operation) -> Result<(usize, Vec<Try>)> {
         if attempt.began_at > since && attempt.may_have_spent() {
             spent += 1;
         }
-        if matches!(attempt.result, AttemptResult::Ended { outcome: Outcome::Refused, .. }) {
+        if matches!(
+            attempt.result,
+            AttemptResult::Ended {
+                outcome: Outcome::Refused,
+                ..
+            }
+        ) {
             refused.push(attempt.tried);
         }
     }
@@ -152,7 +185,10 @@ async fn others(tx: &mut Tx<'_>, op: &Operation) -> Result<(usize, Vec<Try>)> {
 
 /// A connection's secret as a credential: another one after every change, the same topic.
 fn delegated(connection: &connections::ConnectionView, topic: &str) -> Credential {
-    Credential { id: format!("connection:{}@{}", connection.id, connection.version), topic: topic.to_owned() }
+    Credential {
+        id: format!("connection:{}@{}", connection.id, connection.version),
+        topic: topic.to_owned(),
+    }
 }
 
 /// The connection that a credential of an attempt names, if it is not a certificate.
@@ -161,7 +197,11 @@ pub(super) fn connection_of(credential: &Credential) -> Option<&str> {
 }
 
 /// What can authenticate us for a device, its own topic first (R18, R19). An expired certificate is none.
-async fn credentials(tx: &mut Tx<'_>, op: &Operation, newest: Option<&Epoch>) -> Result<Vec<Credential>> {
+async fn credentials(
+    tx: &mut Tx<'_>,
+    op: &Operation,
+    newest: Option<&Epoch>,
+) -> Result<Vec<Credential>> {
     let now = tx.now();
     let mut credentials = Vec::new();
     if let Some((epoch, topic)) = newest.and_then(|epoch| Some((epoch, epoch.topic.as_ref()?)))
@@ -174,9 +214,14 @@ async fn credentials(tx: &mut Tx<'_>, op: &Operation, newest: Option<&Epoch>) ->
         .await?
         .into_iter()
         .filter(|certificate| certificate.is_usable(now))
-        .map(|certificate| Credential { id: certificate.id, topic: certificate.topic })
+        .map(|certificate| Credential {
+            id: certificate.id,
+            topic: certificate.topic,
+        })
         .collect();
-    own.sort_by_key(|credential| newest.and_then(|epoch| epoch.topic.as_ref()) != Some(&credential.topic));
+    own.sort_by_key(|credential| {
+        newest.and_then(|epoch| epoch.topic.as_ref()) != Some(&credential.topic)
+    });
     credentials.append(&mut own);
     Ok(credentials)
 }
@@ -198,7 +243,10 @@ impl Decision {
 
     /// The kind of a code that was tried, from its attempt.
     pub(super) fn kind_tried(&self, code: &CodeId) -> Option<CodeKind> {
-        self.attempts.iter().find(|a| a.view.code == *code).map(|a| a.view.code_kind)
+        self.attempts
+            .iter()
+            .find(|a| a.view.code == *code)
+            .map(|a| a.view.code_kind)
     }
 }
 
@@ -208,18 +256,25 @@ pub(super) async fn decide(
     organisation: &OrganisationId,
     operation: &str,
 ) -> Result<Option<Decision>> {
-    let Some(op) = Operation::load(tx, organisation, operation).await? else { return Ok(None) };
+    let Some(op) = Operation::load(tx, organisation, operation).await? else {
+        return Ok(None);
+    };
     let attempts = attempts_of(tx, organisation, operation).await?;
     let candidates = crate::codes::candidates(tx, organisation, &op.serial).await?;
     let known = devices::identity_for_unlock(tx, organisation, &op.serial).await?;
     let epochs = Epoch::all_of_device(tx, organisation, &op.serial).await?;
     // An enrollment that was merely found under way is no sign of a new one.
-    let epoch_opened_at =
-        epochs.iter().filter(|e| e.opened_by != OpenedBy::Adopted).map(|e| e.opened_at).max();
+    let epoch_opened_at = epochs
+        .iter()
+        .filter(|e| e.opened_by != OpenedBy::Adopted)
+        .map(|e| e.opened_at)
+        .max();
     let credentials = credentials(tx, &op, epochs.last()).await?;
     let (spent_by_others_today, refused_before) = others(tx, &op).await?;
 
-    let source = known.as_ref().map_or(IdentitySource::Device, |(_, source)| *source);
+    let source = known
+        .as_ref()
+        .map_or(IdentitySource::Device, |(_, source)| *source);
     let tries = known.as_ref().map_or_else(Vec::new, |(identity, source)| {
         codes::order(&Plan {
             candidates: &candidates,
@@ -246,10 +301,17 @@ pub(super) async fn decide(
     };
     let step = match unlock::next(&wish, &tries, candidates.len(), tx.now()) {
         // What names the device to Apple was taken away since the request.
-        Step::Try(_) | Step::Wait { .. } if known.is_none() => {
-            Step::End(End::NeedsReview { why: ReviewReason::NoProductType, untried: candidates.len() })
-        }
+        Step::Try(_) | Step::Wait { .. } if known.is_none() => Step::End(End::NeedsReview {
+            why: ReviewReason::NoProductType,
+            untried: candidates.len(),
+        }),
         step => step,
     };
-    Ok(Some(Decision { op, attempts, candidates, source, step }))
+    Ok(Some(Decision {
+        op,
+        attempts,
+        candidates,
+        source,
+        step,
+    }))
 }

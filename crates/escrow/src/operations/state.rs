@@ -5,8 +5,8 @@ use activation_lock::codes::CodeId;
 use activation_lock::time::Timestamp;
 use activation_lock::unlock::{AttemptResult, End, StateName, Step};
 
-use super::plan::{self, Decision};
 use super::Details;
+use super::plan::{self, Decision};
 use crate::db::{Tx, params};
 use crate::permit::{Actor, OrganisationId, Permissions};
 use crate::{Escrow, Result, audit, codes, commands};
@@ -33,8 +33,16 @@ pub(super) async fn settle(
 
 /// Puts the end or the wait of a decision on record. An operation with a call in flight stays as it is, even when a late
 /// answer has decided it: whoever reports that call ends it.
-pub(super) async fn apply(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision) -> Result<Option<StateName>> {
-    if decision.attempts.iter().any(|row| row.attempt.result == AttemptResult::InFlight) {
+pub(super) async fn apply(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    decision: &Decision,
+) -> Result<Option<StateName>> {
+    if decision
+        .attempts
+        .iter()
+        .any(|row| row.attempt.result == AttemptResult::InFlight)
+    {
         return Ok(None);
     }
     match &decision.step {
@@ -43,7 +51,11 @@ pub(super) async fn apply(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision)
             Ok(Some(end.state()))
         }
         Step::Wait { until, why } => {
-            let details = Details { waits_for: Some(*why), until: Some(*until), ..Details::default() };
+            let details = Details {
+                waits_for: Some(*why),
+                until: Some(*until),
+                ..Details::default()
+            };
             park(tx, decision, StateName::Waiting, &details, *until).await?;
             Ok(Some(StateName::Waiting))
         }
@@ -78,10 +90,14 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
     let op = &decision.op;
     let details = match end {
         End::Unlocked { by } => unlocked_details(decision, by),
-        End::NeedsReview { why, untried } => {
-            Details { review: Some(*why), untried: Some(*untried), ..Details::default() }
+        End::NeedsReview { why, untried } => Details {
+            review: Some(*why),
+            untried: Some(*untried),
+            ..Details::default()
+        },
+        End::ProbablyUnlocked | End::Rejected | End::NotLocked | End::Cancelled { .. } => {
+            Details::default()
         }
-        End::ProbablyUnlocked | End::Rejected | End::NotLocked | End::Cancelled { .. } => Details::default(),
     };
     let now = tx.now();
     tx.execute(
@@ -93,7 +109,12 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
     let entry = audit::Entry::by(&worker(), &op.organisation, "unlock.end")
         .subject(op.serial.as_str())
         .detail("operation", op.id.as_str())
-        .detail("review", details.review.map_or("", activation_lock::unlock::ReviewReason::as_str))
+        .detail(
+            "review",
+            details
+                .review
+                .map_or("", activation_lock::unlock::ReviewReason::as_str),
+        )
         .result(end.state().as_str());
     audit::record(tx, escrow, entry).await?;
     if let End::Unlocked { by } = end {
@@ -104,11 +125,20 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
 
 /// What is said of an unlock that a code turned off.
 pub(super) fn unlocked_details(decision: &Decision, by: &CodeId) -> Details {
-    Details { by: Some(by.clone()), by_kind: decision.kind_tried(by), ..Details::default() }
+    Details {
+        by: Some(by.clone()),
+        by_kind: decision.kind_tried(by),
+        ..Details::default()
+    }
 }
 
 /// A code worked: it is marked, never deleted (R2), and the device is asked again (R8).
-pub(super) async fn used(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, by: &CodeId) -> Result<()> {
+pub(super) async fn used(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    decision: &Decision,
+    by: &CodeId,
+) -> Result<()> {
     let op = &decision.op;
     codes::mark_used(tx, &op.organisation, by).await?;
     commands::ask_soon(tx, escrow, &op.organisation, &op.serial, Trigger::Unlock).await?;

@@ -12,8 +12,8 @@ use escrow::codes::TypedCode;
 use escrow::connections::{ConnectionChange, UnlockVia};
 use escrow::devices::Corrections;
 use escrow::operations::{
-    Advance, Answer, Begun, Cancelled, Claim, Enqueued, Finished, Key, Lease, NewUnlock, OperationView, Resumed, Via,
-    WorkSettings,
+    Advance, Answer, Begun, Cancelled, Claim, Enqueued, Finished, Key, Lease, NewUnlock,
+    OperationView, Resumed, Via, WorkSettings,
 };
 use escrow::organisations::Created;
 use escrow::pace::Rate;
@@ -62,16 +62,25 @@ impl std::ops::Deref for Desk {
 impl Desk {
     /// With a push certificate and one device that has these codes, the last one seen last.
     async fn with_codes(codes: &[&str]) -> Self {
-        let desk = Self { vault: Vault::new().await };
+        let desk = Self {
+            vault: Vault::new().await,
+        };
         desk.certificate(TOPIC, "aa").await;
         desk.device_of(SERIAL, codes).await;
         desk
     }
 
     async fn device_of(&self, name: &str, codes: &[&str]) {
-        let set = Corrections { product_type: "iPhone14,5".parse().ok(), ..Corrections::default() };
+        let set = Corrections {
+            product_type: "iPhone14,5".parse().ok(),
+            ..Corrections::default()
+        };
         let permit = self.permit(name).await;
-        self.escrow.devices().correct(&permit, &serial(name), &set).await.unwrap();
+        self.escrow
+            .devices()
+            .correct(&permit, &serial(name), &set)
+            .await
+            .unwrap();
         for code in codes {
             self.add_code(name, code, CodeKind::Device).await;
         }
@@ -81,7 +90,12 @@ impl Desk {
         self.clock.advance(Duration::from_secs(1));
         let permit = self.permit(name).await;
         let text = CodeText::new(code.to_owned()).unwrap();
-        let typed = TypedCode { serial: serial(name), text, kind, note: None };
+        let typed = TypedCode {
+            serial: serial(name),
+            text,
+            kind,
+            note: None,
+        };
         self.escrow.codes().add_typed(&permit, typed).await.unwrap();
     }
 
@@ -95,7 +109,12 @@ impl Desk {
             not_after: self.now().plus(30 * DAY),
             pem: "a certificate".to_owned().into(),
         };
-        self.escrow.push_certificates().add(&permit, new).await.unwrap().id
+        self.escrow
+            .push_certificates()
+            .add(&permit, new)
+            .await
+            .unwrap()
+            .id
     }
 
     fn wish(&self, name: &str) -> NewUnlock {
@@ -114,7 +133,11 @@ impl Desk {
     }
 
     async fn ask(&self, wish: NewUnlock) -> Enqueued {
-        self.escrow.operations().enqueue(&self.may_unlock().await, wish).await.unwrap()
+        self.escrow
+            .operations()
+            .enqueue(&self.may_unlock().await, wish)
+            .await
+            .unwrap()
     }
 
     async fn unlock(&self, name: &str) -> String {
@@ -126,7 +149,12 @@ impl Desk {
 
     async fn view(&self, id: &str) -> OperationView {
         let permit = self.permit(id).await;
-        self.escrow.operations().get(&permit, id).await.unwrap().expect("it is there")
+        self.escrow
+            .operations()
+            .get(&permit, id)
+            .await
+            .unwrap()
+            .expect("it is there")
     }
 
     async fn state(&self, id: &str) -> StateName {
@@ -134,25 +162,43 @@ impl Desk {
     }
 
     async fn claim(&self) -> Lease {
-        claim(&self.escrow, &settings("one")).await.expect("something is due")
+        claim(&self.escrow, &settings("one"))
+            .await
+            .expect("something is due")
     }
 
     async fn begin(&self, lease: &mut Lease) -> Begun {
-        match self.escrow.operations().advance(lease, &settings("one")).await.unwrap() {
+        match self
+            .escrow
+            .operations()
+            .advance(lease, &settings("one"))
+            .await
+            .unwrap()
+        {
             Advance::Call(begun) => *begun,
             other => panic!("a call is next: {}", name_of(&other)),
         }
     }
 
     async fn finish(&self, begun: &Begun, outcome: Outcome) -> Finished {
-        self.escrow.operations().finish(&begun.ticket, outcome, Answer::default()).await.unwrap()
+        self.escrow
+            .operations()
+            .finish(&begun.ticket, outcome, Answer::default())
+            .await
+            .unwrap()
     }
 
     /// Works on whatever is due until it parks or ends, with one outcome a code. Gives the codes as they were sent.
     async fn work(&self, answer: impl Fn(&str) -> Outcome) -> Vec<String> {
         let (mut sent, mut lease) = (Vec::new(), self.claim().await);
         loop {
-            match self.escrow.operations().advance(&mut lease, &settings("one")).await.unwrap() {
+            match self
+                .escrow
+                .operations()
+                .advance(&mut lease, &settings("one"))
+                .await
+                .unwrap()
+            {
                 Advance::Call(begun) => {
                     sent.push(begun.code.expose().to_owned());
                     if self.finish(&begun, answer(begun.code.expose())).await != Finished::More {
@@ -193,7 +239,15 @@ fn same(sent: &[String], expected: &[&str]) -> bool {
 async fn t12_a_wrong_first_code_is_followed_by_the_right_second_one_and_nothing_is_deleted() {
     let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
     let id = desk.unlock(SERIAL).await;
-    let sent = desk.work(|code| if code == CODE_A { Outcome::Unlocked } else { Outcome::Refused }).await;
+    let sent = desk
+        .work(|code| {
+            if code == CODE_A {
+                Outcome::Unlocked
+            } else {
+                Outcome::Refused
+            }
+        })
+        .await;
     assert!(same(&sent, &[CODE_B, CODE_A]));
     let view = desk.view(&id).await;
     assert_eq!(view.state, StateName::Unlocked);
@@ -201,10 +255,18 @@ async fn t12_a_wrong_first_code_is_followed_by_the_right_second_one_and_nothing_
     assert_eq!(view.details.by_kind, Some(CodeKind::Device));
     let device = desk.device(SERIAL).await;
     assert_eq!(device.codes.len(), 2);
-    let used: Vec<_> = device.codes.iter().filter(|c| c.used_at.is_some()).map(|c| c.id.clone()).collect();
+    let used: Vec<_> = device
+        .codes
+        .iter()
+        .filter(|c| c.used_at.is_some())
+        .map(|c| c.id.clone())
+        .collect();
     assert_eq!(Some(used), view.details.by.map(|by| vec![by]));
     for text in audit_texts(&desk).await {
-        assert!(!text.contains(CODE_A) && !text.contains(CODE_B), "a code is on the audit trail");
+        assert!(
+            !text.contains(CODE_A) && !text.contains(CODE_B),
+            "a code is on the audit trail"
+        );
     }
 }
 
@@ -234,7 +296,11 @@ async fn r13_each_outcome_leads_to_its_state() {
         let id = desk.unlock(SERIAL).await;
         assert_eq!(desk.work(|_| outcome).await.len(), 1, "{outcome}");
         let view = desk.view(&id).await;
-        assert_eq!((view.state, view.details.review, view.details.waits_for), (state, why, waits_for), "{outcome}");
+        assert_eq!(
+            (view.state, view.details.review, view.details.waits_for),
+            (state, why, waits_for),
+            "{outcome}"
+        );
         assert_eq!(view.is_done(), view.end().is_some(), "{outcome}");
     }
 }
@@ -245,8 +311,17 @@ async fn r13_a_wait_that_apple_asked_for_is_honoured() {
     let id = desk.unlock(SERIAL).await;
     let mut lease = desk.claim().await;
     let begun = desk.begin(&mut lease).await;
-    let answer = Answer { status: Some(429), retry_after: Some(Duration::from_secs(90)), ..Answer::default() };
-    let finished = desk.escrow.operations().finish(&begun.ticket, Outcome::Unavailable, answer).await.unwrap();
+    let answer = Answer {
+        status: Some(429),
+        retry_after: Some(Duration::from_secs(90)),
+        ..Answer::default()
+    };
+    let finished = desk
+        .escrow
+        .operations()
+        .finish(&begun.ticket, Outcome::Unavailable, answer)
+        .await
+        .unwrap();
     assert_eq!(finished, Finished::Parked(StateName::Waiting));
     assert_eq!(desk.view(&id).await.attempts[0].status, Some(429));
     desk.clock.advance(Duration::from_secs(89));
@@ -257,13 +332,17 @@ async fn r13_a_wait_that_apple_asked_for_is_honoured() {
 }
 
 #[tokio::test]
-async fn t16_r14_a_refusal_after_a_call_without_an_answer_does_not_end_the_search_and_is_not_called_rejected() {
+async fn t16_r14_a_refusal_after_a_call_without_an_answer_does_not_end_the_search_and_is_not_called_rejected()
+ {
     let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
     let id = desk.unlock(SERIAL).await;
     desk.work(|_| Outcome::Unknown).await;
     desk.clock.advance(Duration::from_secs(3600));
     let sent = desk.work(|_| Outcome::Refused).await;
-    assert!(same(&sent, &[CODE_B, CODE_A]), "the same candidate again, then the next");
+    assert!(
+        same(&sent, &[CODE_B, CODE_A]),
+        "the same candidate again, then the next"
+    );
     assert_eq!(desk.state(&id).await, StateName::ProbablyUnlocked);
 }
 
@@ -273,7 +352,10 @@ async fn t15_r13_a_refused_certificate_blames_no_code_and_a_new_one_goes_on_at_o
     let id = desk.unlock(SERIAL).await;
     desk.work(|_| Outcome::Credential).await;
     desk.clock.advance(Duration::from_secs(3600));
-    assert!(claim(&desk.escrow, &settings("one")).await.is_none(), "a person has to mend it");
+    assert!(
+        claim(&desk.escrow, &settings("one")).await.is_none(),
+        "a person has to mend it"
+    );
     desk.certificate(TOPIC, "bb").await;
     assert!(same(&desk.work(|_| Outcome::Unlocked).await, &[CODE_A]));
     assert_eq!(desk.state(&id).await, StateName::Unlocked);
@@ -281,16 +363,27 @@ async fn t15_r13_a_refused_certificate_blames_no_code_and_a_new_one_goes_on_at_o
 
 #[tokio::test]
 async fn r13_without_a_usable_certificate_nothing_is_sent_and_the_deadline_runs() {
-    let desk = Desk { vault: Vault::new().await };
+    let desk = Desk {
+        vault: Vault::new().await,
+    };
     desk.device_of(SERIAL, &[CODE_A]).await;
     desk.certificate(TOPIC, "aa").await;
     desk.clock.advance(31 * DAY);
     let id = desk.unlock(SERIAL).await;
-    assert!(desk.work(|_| Outcome::Unlocked).await.is_empty(), "the certificate has expired");
-    assert_eq!(desk.view(&id).await.details.waits_for, Some(WaitReason::NoCredential));
+    assert!(
+        desk.work(|_| Outcome::Unlocked).await.is_empty(),
+        "the certificate has expired"
+    );
+    assert_eq!(
+        desk.view(&id).await.details.waits_for,
+        Some(WaitReason::NoCredential)
+    );
     desk.clock.advance(DAY);
     desk.work(|_| Outcome::Unlocked).await;
-    assert_eq!(desk.view(&id).await.details.review, Some(ReviewReason::Deadline));
+    assert_eq!(
+        desk.view(&id).await.details.review,
+        Some(ReviewReason::Deadline)
+    );
 }
 
 // The order of candidates.
@@ -305,7 +398,10 @@ async fn r12_a_code_that_arrives_between_two_attempts_is_tried_next() {
     assert_eq!(desk.finish(&first, Outcome::Refused).await, Finished::More);
     let second = desk.begin(&mut lease).await;
     assert!(second.code.expose() == CODE_C);
-    assert_eq!(desk.finish(&second, Outcome::Unlocked).await, Finished::Parked(StateName::Unlocked));
+    assert_eq!(
+        desk.finish(&second, Outcome::Unlocked).await,
+        Finished::Parked(StateName::Unlocked)
+    );
     assert_eq!(desk.view(&id).await.attempts.len(), 2);
 }
 
@@ -317,7 +413,10 @@ async fn r12_triples_never_tried_come_before_those_refused_in_an_earlier_unlock(
     desk.add_code(SERIAL, CODE_B, CodeKind::Server).await;
     desk.add_code(SERIAL, CODE_A, CodeKind::Device).await;
     desk.unlock(SERIAL).await;
-    assert!(same(&desk.work(|_| Outcome::Refused).await, &[CODE_B, CODE_A]));
+    assert!(same(
+        &desk.work(|_| Outcome::Refused).await,
+        &[CODE_B, CODE_A]
+    ));
 }
 
 #[tokio::test]
@@ -328,14 +427,20 @@ async fn r12_six_attempts_then_a_person_decides_and_continue_tries_the_rest() {
     let id = desk.unlock(SERIAL).await;
     assert_eq!(desk.work(|_| Outcome::Refused).await.len(), 6);
     let view = desk.view(&id).await;
-    assert_eq!((view.state, view.details.review), (StateName::NeedsReview, Some(ReviewReason::Cap)));
+    assert_eq!(
+        (view.state, view.details.review),
+        (StateName::NeedsReview, Some(ReviewReason::Cap))
+    );
     assert_eq!(view.details.untried, Some(1));
 
     desk.clock.advance(Duration::from_secs(60));
     let permit = desk.may_unlock().await;
     let resumed = desk.escrow.operations().resume(&permit, &id).await.unwrap();
     assert!(matches!(resumed, Resumed::Queued(_)));
-    assert!(same(&desk.work(|_| Outcome::Refused).await, &[CODE_A]), "the oldest code is the one left");
+    assert!(
+        same(&desk.work(|_| Outcome::Refused).await, &[CODE_A]),
+        "the oldest code is the one left"
+    );
     assert_eq!(desk.state(&id).await, StateName::Rejected);
     let resumed = desk.escrow.operations().resume(&permit, &id).await.unwrap();
     assert!(matches!(resumed, Resumed::NotInReview(_)));
@@ -349,7 +454,11 @@ async fn r12_ten_attempts_a_device_a_day_over_all_its_unlocks() {
         desk.work(|_| Outcome::Refused).await;
     }
     let id = desk.unlock(SERIAL).await;
-    assert_eq!(desk.work(|_| Outcome::Refused).await.len(), 1, "nine were spent by the others");
+    assert_eq!(
+        desk.work(|_| Outcome::Refused).await.len(),
+        1,
+        "nine were spent by the others"
+    );
     assert_eq!(desk.view(&id).await.details.review, Some(ReviewReason::Cap));
     desk.clock.advance(DAY);
     let id = desk.unlock(SERIAL).await;
@@ -362,18 +471,34 @@ async fn r15_a_device_without_a_code_needs_a_person() {
     let desk = Desk::with_codes(&[]).await;
     let id = desk.unlock(SERIAL).await;
     assert!(desk.work(|_| Outcome::Unlocked).await.is_empty());
-    assert_eq!(desk.view(&id).await.details.review, Some(ReviewReason::NoCandidate));
+    assert_eq!(
+        desk.view(&id).await.details.review,
+        Some(ReviewReason::NoCandidate)
+    );
 }
 
 #[tokio::test]
 async fn r15_without_a_product_type_it_is_refused_before_any_attempt() {
-    let desk = Desk { vault: Vault::new().await };
+    let desk = Desk {
+        vault: Vault::new().await,
+    };
     desk.certificate(TOPIC, "aa").await;
     desk.add_code(SERIAL, CODE_A, CodeKind::Device).await;
-    assert!(matches!(desk.ask(desk.wish(SERIAL)).await, Enqueued::NoProductType));
-    assert!(matches!(desk.ask(desk.wish("NEVERSEEN1")).await, Enqueued::UnknownDevice));
+    assert!(matches!(
+        desk.ask(desk.wish(SERIAL)).await,
+        Enqueued::NoProductType
+    ));
+    assert!(matches!(
+        desk.ask(desk.wish("NEVERSEEN1")).await,
+        Enqueued::UnknownDevice
+    ));
     assert!(claim(&desk.escrow, &settings("one")).await.is_none());
-    assert!(audit_texts(&desk).await.iter().any(|text| text.contains("no_product_type")));
+    assert!(
+        audit_texts(&desk)
+            .await
+            .iter()
+            .any(|text| text.contains("no_product_type"))
+    );
 }
 
 #[tokio::test]
@@ -384,7 +509,10 @@ async fn r15_a_new_enrolment_since_the_request_needs_a_person() {
     desk.clock.advance(Duration::from_secs(5));
     enrol(&desk, &connection).await;
     assert!(desk.work(|_| Outcome::Unlocked).await.is_empty());
-    assert_eq!(desk.view(&id).await.details.review, Some(ReviewReason::NewEpoch));
+    assert_eq!(
+        desk.view(&id).await.details.review,
+        Some(ReviewReason::NewEpoch)
+    );
 }
 
 async fn enrol(desk: &Desk, connection: &str) {
@@ -417,7 +545,10 @@ async fn r15_with_nothing_in_flight_it_is_cancelled_at_once() {
     let cancelled = desk.escrow.operations().cancel(&permit, &id).await.unwrap();
     assert!(matches!(cancelled, Cancelled::Ended(_)));
     let view = desk.view(&id).await;
-    assert_eq!((view.state, view.cancelled_by.as_deref()), (StateName::Cancelled, Some("test")));
+    assert_eq!(
+        (view.state, view.cancelled_by.as_deref()),
+        (StateName::Cancelled, Some("test"))
+    );
     assert!(claim(&desk.escrow, &settings("one")).await.is_none());
 }
 
@@ -436,7 +567,11 @@ async fn r15_an_answer_in_flight_wins_over_cancelling() {
         let cancelled = desk.escrow.operations().cancel(&permit, &id).await.unwrap();
         assert!(matches!(cancelled, Cancelled::Pending(_)));
         assert_eq!(desk.finish(&begun, outcome).await, Finished::Parked(state));
-        assert_eq!(desk.view(&id).await.attempts.len(), 1, "nothing further is tried");
+        assert_eq!(
+            desk.view(&id).await.attempts.len(),
+            1,
+            "nothing further is tried"
+        );
     }
 }
 
@@ -453,10 +588,19 @@ async fn r17_attempt_and_audit_row_are_there_before_the_call_and_name_the_recipi
     assert!(matches!(&begun.via, Via::Certificate { topic, .. } if topic == TOPIC));
     let view = desk.view(&id).await;
     assert_eq!(view.attempts[0].result, AttemptResult::InFlight);
-    assert_eq!(view.attempts[0].recipient, "deviceservices-external.apple.com");
+    assert_eq!(
+        view.attempts[0].recipient,
+        "deviceservices-external.apple.com"
+    );
     assert_eq!(view.attempts[0].identity_source, "device");
-    let row = audit_texts(&desk).await.into_iter().find(|t| t.contains("unlock.attempt")).expect("a row");
-    assert!(row.contains("deviceservices-external.apple.com") && row.contains(begun.ticket.attempt()));
+    let row = audit_texts(&desk)
+        .await
+        .into_iter()
+        .find(|t| t.contains("unlock.attempt"))
+        .expect("a row");
+    assert!(
+        row.contains("deviceservices-external.apple.com") && row.contains(begun.ticket.attempt())
+    );
 }
 
 #[tokio::test]
@@ -466,9 +610,16 @@ async fn r16_no_call_starts_later_than_the_end_of_the_lease_less_the_time_out() 
     let mut lease = desk.claim().await;
     desk.clock.advance(Duration::from_secs(50));
     let begun = desk.begin(&mut lease).await;
-    assert_eq!(begun.latest_start, desk.now().plus(Duration::from_secs(30)), "the lease was renewed");
+    assert_eq!(
+        begun.latest_start,
+        desk.now().plus(Duration::from_secs(30)),
+        "the lease was renewed"
+    );
     desk.clock.advance(Duration::from_secs(89));
-    assert!(claim(&desk.escrow, &settings("two")).await.is_none(), "nobody else while a call may be under way");
+    assert!(
+        claim(&desk.escrow, &settings("two")).await.is_none(),
+        "nobody else while a call may be under way"
+    );
     desk.clock.advance(Duration::from_secs(1));
     assert!(claim(&desk.escrow, &settings("two")).await.is_some());
 }
@@ -479,13 +630,27 @@ async fn r14_a_stale_lease_cannot_start_or_retry() {
     let id = desk.unlock(SERIAL).await;
     let mut stale = desk.claim().await;
     desk.clock.advance(Duration::from_secs(90));
-    let lost = desk.escrow.operations().advance(&mut stale, &settings("one")).await.unwrap();
+    let lost = desk
+        .escrow
+        .operations()
+        .advance(&mut stale, &settings("one"))
+        .await
+        .unwrap();
     assert!(matches!(lost, Advance::Lost), "its time is over");
     let mut lease = desk.claim().await;
-    let lost = desk.escrow.operations().advance(&mut stale, &settings("one")).await.unwrap();
+    let lost = desk
+        .escrow
+        .operations()
+        .advance(&mut stale, &settings("one"))
+        .await
+        .unwrap();
     assert!(matches!(lost, Advance::Lost), "somebody else has it");
     assert!(!desk.escrow.operations().release(stale, None).await.unwrap());
-    assert_eq!(desk.state(&id).await, StateName::Running, "a stale lease gives nothing back");
+    assert_eq!(
+        desk.state(&id).await,
+        StateName::Running,
+        "a stale lease gives nothing back"
+    );
     desk.begin(&mut lease).await;
 }
 
@@ -496,13 +661,22 @@ async fn r14_a_call_of_a_dead_process_is_unknown_and_its_code_is_asked_about_aga
     let mut lease = desk.claim().await;
     desk.begin(&mut lease).await;
     desk.clock.advance(Duration::from_secs(90));
-    assert!(desk.work(|_| Outcome::Unlocked).await.is_empty(), "it waits before it asks again");
+    assert!(
+        desk.work(|_| Outcome::Unlocked).await.is_empty(),
+        "it waits before it asks again"
+    );
     let view = desk.view(&id).await;
     assert_eq!(view.attempts[0].result, AttemptResult::Lost);
     assert_eq!(view.details.waits_for, Some(WaitReason::NoAnswer));
     desk.clock.advance(Duration::from_secs(3600));
-    assert!(same(&desk.work(|_| Outcome::Refused).await, &[CODE_B, CODE_A]));
-    assert_eq!(desk.view(&id).await.details.review, Some(ReviewReason::PossiblyDone));
+    assert!(same(
+        &desk.work(|_| Outcome::Refused).await,
+        &[CODE_B, CODE_A]
+    ));
+    assert_eq!(
+        desk.view(&id).await.details.review,
+        Some(ReviewReason::PossiblyDone)
+    );
 }
 
 #[tokio::test]
@@ -518,15 +692,38 @@ async fn r14_a_late_200_raises_what_had_ended_and_a_late_404_lowers_nothing() {
     assert_eq!(desk.state(&id).await, StateName::NeedsReview);
 
     let late = desk.finish(&frozen, Outcome::Refused).await;
-    assert_eq!(late, Finished::Late { state: StateName::NeedsReview });
+    assert_eq!(
+        late,
+        Finished::Late {
+            state: StateName::NeedsReview
+        }
+    );
     let view = desk.view(&id).await;
-    assert_eq!(view.attempts[0].result, AttemptResult::Lost, "still not known to have failed");
-    assert_eq!(view.attempts[0].late, Some((desk.now(), Outcome::Refused)), "but on record");
+    assert_eq!(
+        view.attempts[0].result,
+        AttemptResult::Lost,
+        "still not known to have failed"
+    );
+    assert_eq!(
+        view.attempts[0].late,
+        Some((desk.now(), Outcome::Refused)),
+        "but on record"
+    );
 
     let late = desk.finish(&frozen, Outcome::Unlocked).await;
-    assert_eq!(late, Finished::Late { state: StateName::Unlocked });
+    assert_eq!(
+        late,
+        Finished::Late {
+            state: StateName::Unlocked
+        }
+    );
     let late = desk.finish(&frozen, Outcome::Refused).await;
-    assert_eq!(late, Finished::Late { state: StateName::Unlocked });
+    assert_eq!(
+        late,
+        Finished::Late {
+            state: StateName::Unlocked
+        }
+    );
     let view = desk.view(&id).await;
     assert_eq!(view.state, StateName::Unlocked);
     assert_eq!(view.details.by, Some(view.attempts[0].code.clone()));
@@ -542,7 +739,12 @@ async fn r14_a_late_200_ends_an_unlock_that_goes_on() {
     desk.clock.advance(Duration::from_secs(90));
     desk.work(|_| Outcome::Refused).await;
     assert_eq!(desk.state(&id).await, StateName::Waiting);
-    assert_eq!(desk.finish(&frozen, Outcome::Unlocked).await, Finished::Late { state: StateName::Unlocked });
+    assert_eq!(
+        desk.finish(&frozen, Outcome::Unlocked).await,
+        Finished::Late {
+            state: StateName::Unlocked
+        }
+    );
     assert!(desk.view(&id).await.is_done());
 }
 
@@ -559,31 +761,85 @@ async fn r16_a_double_send_after_a_freeze_is_found_recorded_and_shown() {
     let second = desk.begin(&mut lease).await;
     assert!(!desk.view(&id).await.double_sent);
     let late = desk.finish(&frozen, Outcome::Unlocked).await;
-    assert_eq!(late, Finished::Late { state: StateName::Running }, "a call is in flight: its holder ends it");
+    assert_eq!(
+        late,
+        Finished::Late {
+            state: StateName::Running
+        },
+        "a call is in flight: its holder ends it"
+    );
     let view = desk.view(&id).await;
     assert!(view.double_sent);
-    assert_eq!(view.attempts[0].overlaps.as_deref(), Some(second.ticket.attempt()));
-    assert_eq!(view.attempts[1].overlaps.as_deref(), Some(frozen.ticket.attempt()));
-    assert!(audit_texts(&desk).await.iter().any(|text| text.contains("unlock.double_sent")));
-    assert_eq!(desk.finish(&second, Outcome::Refused).await, Finished::Parked(StateName::Unlocked));
+    assert_eq!(
+        view.attempts[0].overlaps.as_deref(),
+        Some(second.ticket.attempt())
+    );
+    assert_eq!(
+        view.attempts[1].overlaps.as_deref(),
+        Some(frozen.ticket.attempt())
+    );
+    assert!(
+        audit_texts(&desk)
+            .await
+            .iter()
+            .any(|text| text.contains("unlock.double_sent"))
+    );
+    assert_eq!(
+        desk.finish(&second, Outcome::Refused).await,
+        Finished::Parked(StateName::Unlocked)
+    );
 }
 
 #[tokio::test]
 async fn r16_one_live_unlock_a_serial_over_all_organisations() {
     let desk = Desk::with_codes(&[CODE_A]).await;
     let id = desk.unlock(SERIAL).await;
-    let Created::New(other) = desk.escrow.organisations().create(&desk.actor, "Another School").await.unwrap() else {
+    let Created::New(other) = desk
+        .escrow
+        .organisations()
+        .create(&desk.actor, "Another School")
+        .await
+        .unwrap()
+    else {
         panic!("it is new")
     };
-    let set = Corrections { product_type: "iPhone14,5".parse().ok(), ..Corrections::default() };
-    let permit = desk.escrow.authorise(&desk.actor, &other.id, SERIAL).await.unwrap();
-    desk.escrow.devices().correct(&permit, &serial(SERIAL), &set).await.unwrap();
-    let permit = desk.escrow.authorise(&desk.actor, &other.id, SERIAL).await.unwrap();
-    let asked = desk.escrow.operations().enqueue(&permit, desk.wish(SERIAL)).await.unwrap();
-    assert!(matches!(asked, Enqueued::LiveElsewhere { id: None }), "whose it is stays with that organisation");
+    let set = Corrections {
+        product_type: "iPhone14,5".parse().ok(),
+        ..Corrections::default()
+    };
+    let permit = desk
+        .escrow
+        .authorise(&desk.actor, &other.id, SERIAL)
+        .await
+        .unwrap();
+    desk.escrow
+        .devices()
+        .correct(&permit, &serial(SERIAL), &set)
+        .await
+        .unwrap();
+    let permit = desk
+        .escrow
+        .authorise(&desk.actor, &other.id, SERIAL)
+        .await
+        .unwrap();
+    let asked = desk
+        .escrow
+        .operations()
+        .enqueue(&permit, desk.wish(SERIAL))
+        .await
+        .unwrap();
+    assert!(
+        matches!(asked, Enqueued::LiveElsewhere { id: None }),
+        "whose it is stays with that organisation"
+    );
     desk.work(|_| Outcome::Refused).await;
     assert_eq!(desk.state(&id).await, StateName::Rejected);
-    let asked = desk.escrow.operations().enqueue(&permit, desk.wish(SERIAL)).await.unwrap();
+    let asked = desk
+        .escrow
+        .operations()
+        .enqueue(&permit, desk.wish(SERIAL))
+        .await
+        .unwrap();
     assert!(matches!(asked, Enqueued::New(_)));
 }
 
@@ -592,7 +848,11 @@ async fn t33_a_second_operator_is_told_of_the_first_ones_unlock_and_sees_its_res
     let desk = Desk::with_codes(&[CODE_A]).await;
     let id = desk.unlock(SERIAL).await;
     let second = Actor::system("second", Permissions::of(&[Permission::Unlock]));
-    let permit = desk.escrow.authorise(&second, &desk.organisation, SERIAL).await.unwrap();
+    let permit = desk
+        .escrow
+        .authorise(&second, &desk.organisation, SERIAL)
+        .await
+        .unwrap();
     let operations = desk.escrow.operations();
     let (one, two) = tokio::join!(
         operations.enqueue(&permit, desk.wish(SERIAL)),
@@ -619,8 +879,11 @@ async fn r16_two_concurrent_claims_get_different_operations() {
         claim(&desk.escrow, &two),
         claim(&desk.escrow, &one),
     );
-    let mut taken: Vec<String> =
-        [one, two, three].into_iter().flatten().map(|lease| lease.operation().to_owned()).collect();
+    let mut taken: Vec<String> = [one, two, three]
+        .into_iter()
+        .flatten()
+        .map(|lease| lease.operation().to_owned())
+        .collect();
     taken.sort();
     taken.dedup();
     assert_eq!(taken.len(), 2);
@@ -634,15 +897,36 @@ async fn a_place_is_left_for_an_urgent_unlock_and_it_goes_first() {
         desk.device_of(&name, &[CODE_A]).await;
         desk.unlock(&name).await;
     }
-    let narrow = WorkSettings { in_flight: 2, ..settings("one") };
+    let narrow = WorkSettings {
+        in_flight: 2,
+        ..settings("one")
+    };
     let _bulk = claim(&desk.escrow, &narrow).await.unwrap();
-    assert!(claim(&desk.escrow, &narrow).await.is_none(), "the last place is not for bulk");
-    desk.ask(NewUnlock { urgent: true, ..desk.wish(SERIAL) }).await;
+    assert!(
+        claim(&desk.escrow, &narrow).await.is_none(),
+        "the last place is not for bulk"
+    );
+    desk.ask(NewUnlock {
+        urgent: true,
+        ..desk.wish(SERIAL)
+    })
+    .await;
     let urgent = claim(&desk.escrow, &narrow).await.unwrap();
     assert!(urgent.is_urgent());
     assert!(claim(&desk.escrow, &narrow).await.is_none());
-    assert!(desk.escrow.operations().release(urgent, None).await.unwrap());
-    assert!(claim(&desk.escrow, &settings("one")).await.unwrap().is_urgent());
+    assert!(
+        desk.escrow
+            .operations()
+            .release(urgent, None)
+            .await
+            .unwrap()
+    );
+    assert!(
+        claim(&desk.escrow, &settings("one"))
+            .await
+            .unwrap()
+            .is_urgent()
+    );
 }
 
 #[tokio::test]
@@ -651,20 +935,41 @@ async fn the_pace_is_shared_by_all_workers() {
     desk.device_of("C02XL0GTJGH6", &[CODE_B]).await;
     desk.unlock(SERIAL).await;
     desk.unlock("C02XL0GTJGH6").await;
-    let slow = |owner: &str| WorkSettings { pace: Rate::per_second(1.0), ..settings(owner) };
+    let slow = |owner: &str| WorkSettings {
+        pace: Rate::per_second(1.0),
+        ..settings(owner)
+    };
     let mut lease = claim(&desk.escrow, &slow("one")).await.unwrap();
-    let Claim::Nothing { look_again_at: Some(at) } = desk.escrow.operations().claim(&slow("two")).await.unwrap()
+    let Claim::Nothing {
+        look_again_at: Some(at),
+    } = desk.escrow.operations().claim(&slow("two")).await.unwrap()
     else {
         panic!("the second call has to wait")
     };
-    let Advance::Call(begun) = desk.escrow.operations().advance(&mut lease, &slow("one")).await.unwrap() else {
+    let Advance::Call(begun) = desk
+        .escrow
+        .operations()
+        .advance(&mut lease, &slow("one"))
+        .await
+        .unwrap()
+    else {
         panic!("the claim paid for the first call")
     };
     assert_eq!(desk.finish(&begun, Outcome::Refused).await, Finished::More);
-    let paced = desk.escrow.operations().advance(&mut lease, &slow("one")).await.unwrap();
+    let paced = desk
+        .escrow
+        .operations()
+        .advance(&mut lease, &slow("one"))
+        .await
+        .unwrap();
     assert!(matches!(paced, Advance::Paced { until } if until == at));
     desk.clock.set(at);
-    let again = desk.escrow.operations().advance(&mut lease, &slow("one")).await.unwrap();
+    let again = desk
+        .escrow
+        .operations()
+        .advance(&mut lease, &slow("one"))
+        .await
+        .unwrap();
     assert!(matches!(again, Advance::Call(_)));
     assert!(claim(&desk.escrow, &slow("two")).await.is_none());
 }
@@ -680,10 +985,26 @@ async fn a_restart_frees_the_leases_of_the_process_before() {
     desk.escrow.close().await;
 
     let escrow = open(desk.escrow.folder(), &desk.clock, 3).await.unwrap();
-    let permit = escrow.authorise(&desk.actor, &desk.organisation, "").await.unwrap();
-    let view = escrow.operations().get(&permit, &in_flight).await.unwrap().unwrap();
-    assert_eq!((view.state, view.attempts[0].result), (StateName::Queued, AttemptResult::Lost));
-    let view = escrow.operations().get(&permit, &held).await.unwrap().unwrap();
+    let permit = escrow
+        .authorise(&desk.actor, &desk.organisation, "")
+        .await
+        .unwrap();
+    let view = escrow
+        .operations()
+        .get(&permit, &in_flight)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (view.state, view.attempts[0].result),
+        (StateName::Queued, AttemptResult::Lost)
+    );
+    let view = escrow
+        .operations()
+        .get(&permit, &held)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((view.state, view.attempts.len()), (StateName::Queued, 0));
     assert!(claim(&escrow, &settings("three")).await.is_some());
 }
@@ -692,11 +1013,24 @@ async fn a_restart_frees_the_leases_of_the_process_before() {
 async fn r21_after_a_restore_every_live_unlock_needs_a_person() {
     let desk = Desk::with_codes(&[CODE_A]).await;
     let id = desk.unlock(SERIAL).await;
-    assert_eq!(desk.escrow.operations().hold_after_restore().await.unwrap(), 1);
-    assert!(claim(&desk.escrow, &settings("one")).await.is_none(), "nothing fires by itself");
-    assert_eq!(desk.view(&id).await.details.review, Some(ReviewReason::Restored));
+    assert_eq!(
+        desk.escrow.operations().hold_after_restore().await.unwrap(),
+        1
+    );
+    assert!(
+        claim(&desk.escrow, &settings("one")).await.is_none(),
+        "nothing fires by itself"
+    );
+    assert_eq!(
+        desk.view(&id).await.details.review,
+        Some(ReviewReason::Restored)
+    );
     desk.clock.advance(Duration::from_secs(1));
-    desk.escrow.operations().resume(&desk.may_unlock().await, &id).await.unwrap();
+    desk.escrow
+        .operations()
+        .resume(&desk.may_unlock().await, &id)
+        .await
+        .unwrap();
     assert_eq!(desk.work(|_| Outcome::Unlocked).await.len(), 1);
 }
 
@@ -704,24 +1038,57 @@ async fn r21_after_a_restore_every_live_unlock_needs_a_person() {
 
 #[tokio::test]
 async fn r19_an_unlock_is_delegated_where_the_connection_says_so_and_its_key_is_the_credential() {
-    let desk = Desk { vault: Vault::new().await };
+    let desk = Desk {
+        vault: Vault::new().await,
+    };
     let connection = desk.connection("mdm").await;
-    let delegated = ConnectionChange { unlock_via: Some(UnlockVia::Delegated), ..ConnectionChange::default() };
+    let delegated = ConnectionChange {
+        unlock_via: Some(UnlockVia::Delegated),
+        ..ConnectionChange::default()
+    };
     let permit = desk.permit("connection mdm").await;
-    desk.escrow.connections().change(&permit, "mdm", delegated).await.unwrap().unwrap();
+    desk.escrow
+        .connections()
+        .change(&permit, "mdm", delegated)
+        .await
+        .unwrap()
+        .unwrap();
     enrol(&desk, &connection).await;
     desk.add_code(SERIAL, CODE_A, CodeKind::Device).await;
     let id = desk.unlock(SERIAL).await;
     let mut lease = desk.claim().await;
     let begun = desk.begin(&mut lease).await;
-    assert_eq!(begun.via, Via::Connection { id: connection.clone(), topic: TOPIC.to_owned() });
+    assert_eq!(
+        begun.via,
+        Via::Connection {
+            id: connection.clone(),
+            topic: TOPIC.to_owned()
+        }
+    );
     let attempt = desk.view(&id).await.attempts.remove(0);
-    assert!(attempt.recipient.contains("http://127.0.0.1:9"), "the audit trail names the MDM");
-    assert_eq!(desk.finish(&begun, Outcome::Credential).await, Finished::Parked(StateName::Waiting));
+    assert!(
+        attempt.recipient.contains("http://127.0.0.1:9"),
+        "the audit trail names the MDM"
+    );
+    assert_eq!(
+        desk.finish(&begun, Outcome::Credential).await,
+        Finished::Parked(StateName::Waiting)
+    );
 
-    let new_key = ConnectionChange { api_key: Some("another".to_owned().into()), ..ConnectionChange::default() };
-    desk.escrow.connections().change(&permit, "mdm", new_key).await.unwrap().unwrap();
-    assert!(same(&desk.work(|_| Outcome::Unlocked).await, &[CODE_A]), "a new key goes on at once");
+    let new_key = ConnectionChange {
+        api_key: Some("another".to_owned().into()),
+        ..ConnectionChange::default()
+    };
+    desk.escrow
+        .connections()
+        .change(&permit, "mdm", new_key)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        same(&desk.work(|_| Outcome::Unlocked).await, &[CODE_A]),
+        "a new key goes on at once"
+    );
     assert_eq!(desk.state(&id).await, StateName::Unlocked);
 }
 
@@ -732,19 +1099,33 @@ async fn r19_three_errors_of_the_mdm_itself_need_a_person() {
     for _ in 0..3 {
         let mut lease = desk.claim().await;
         let begun = desk.begin(&mut lease).await;
-        let answer = Answer { status: Some(500), delegate_failed: true, ..Answer::default() };
-        desk.escrow.operations().finish(&begun.ticket, Outcome::Unknown, answer).await.unwrap();
+        let answer = Answer {
+            status: Some(500),
+            delegate_failed: true,
+            ..Answer::default()
+        };
+        desk.escrow
+            .operations()
+            .finish(&begun.ticket, Outcome::Unknown, answer)
+            .await
+            .unwrap();
         desk.clock.advance(Duration::from_secs(3600));
     }
-    assert_eq!(desk.view(&id).await.details.review, Some(ReviewReason::DelegateFails));
+    assert_eq!(
+        desk.view(&id).await.details.review,
+        Some(ReviewReason::DelegateFails)
+    );
 }
 
 #[tokio::test]
 async fn r18_the_devices_own_topic_is_used_first_and_an_attempt_says_which() {
-    let desk = Desk { vault: Vault::new().await };
+    let desk = Desk {
+        vault: Vault::new().await,
+    };
     let connection = desk.connection("mdm").await;
     enrol(&desk, &connection).await;
-    desk.certificate("com.apple.mgmt.External.another", "aa").await;
+    desk.certificate("com.apple.mgmt.External.another", "aa")
+        .await;
     desk.certificate(TOPIC, "bb").await;
     desk.add_code(SERIAL, CODE_A, CodeKind::Device).await;
     let id = desk.unlock(SERIAL).await;
@@ -752,8 +1133,15 @@ async fn r18_the_devices_own_topic_is_used_first_and_an_attempt_says_which() {
     let view = desk.view(&id).await;
     let topics: Vec<&str> = view.attempts.iter().map(|a| a.topic.as_str()).collect();
     assert_eq!(topics, [TOPIC, "com.apple.mgmt.External.another"]);
-    assert_eq!(view.attempts[0].identity.product_type.as_str(), "iPhone14,5");
-    assert!(view.attempts.iter().all(|a| a.identity_source == "device" && !a.swapped));
+    assert_eq!(
+        view.attempts[0].identity.product_type.as_str(),
+        "iPhone14,5"
+    );
+    assert!(
+        view.attempts
+            .iter()
+            .all(|a| a.identity_source == "device" && !a.swapped)
+    );
 }
 
 // Asking twice.
@@ -761,22 +1149,51 @@ async fn r18_the_devices_own_topic_is_used_first_and_an_attempt_says_which() {
 #[tokio::test]
 async fn an_idempotency_key_counts_a_principal_and_a_body_for_seven_days() {
     let desk = Desk::with_codes(&[CODE_A]).await;
-    let keyed = |body: &str| NewUnlock { idempotency: Some(Key::new("key", &[SERIAL, body])), ..desk.wish(SERIAL) };
-    let Enqueued::New(first) = desk.ask(keyed("a")).await else { panic!("it is new") };
+    let keyed = |body: &str| NewUnlock {
+        idempotency: Some(Key::new("key", &[SERIAL, body])),
+        ..desk.wish(SERIAL)
+    };
+    let Enqueued::New(first) = desk.ask(keyed("a")).await else {
+        panic!("it is new")
+    };
     assert!(matches!(desk.ask(keyed("a")).await, Enqueued::Same(view) if view.id == first.id));
     assert!(matches!(desk.ask(keyed("b")).await, Enqueued::KeyReused));
     desk.work(|_| Outcome::Refused).await;
-    assert!(matches!(desk.ask(keyed("a")).await, Enqueued::Same(view) if view.state == StateName::Rejected));
+    assert!(
+        matches!(desk.ask(keyed("a")).await, Enqueued::Same(view) if view.state == StateName::Rejected)
+    );
 
     let second = Actor::system("second", Permissions::of(&[Permission::Unlock]));
-    let permit = desk.escrow.authorise(&second, &desk.organisation, SERIAL).await.unwrap();
-    let asked = desk.escrow.operations().enqueue(&permit, keyed("b")).await.unwrap();
-    assert!(matches!(asked, Enqueued::New(_)), "another principal's key is another key");
+    let permit = desk
+        .escrow
+        .authorise(&second, &desk.organisation, SERIAL)
+        .await
+        .unwrap();
+    let asked = desk
+        .escrow
+        .operations()
+        .enqueue(&permit, keyed("b"))
+        .await
+        .unwrap();
+    assert!(
+        matches!(asked, Enqueued::New(_)),
+        "another principal's key is another key"
+    );
     desk.work(|_| Outcome::Refused).await;
 
     desk.clock.advance(7 * DAY);
-    assert!(matches!(desk.ask(keyed("b")).await, Enqueued::New(_)), "forgotten");
-    assert_eq!(desk.escrow.operations().sweep_idempotency_keys().await.unwrap(), 1);
+    assert!(
+        matches!(desk.ask(keyed("b")).await, Enqueued::New(_)),
+        "forgotten"
+    );
+    assert_eq!(
+        desk.escrow
+            .operations()
+            .sweep_idempotency_keys()
+            .await
+            .unwrap(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -784,11 +1201,32 @@ async fn an_unlock_of_another_organisation_is_not_found() {
     let desk = Desk::with_codes(&[CODE_A]).await;
     let id = desk.unlock(SERIAL).await;
     let elsewhere = OrganisationId::new("elsewhere");
-    let permit = desk.escrow.authorise(&desk.actor, &elsewhere, &id).await.unwrap();
-    assert!(desk.escrow.operations().get(&permit, &id).await.unwrap().is_none());
-    let permit = desk.escrow.authorise(&desk.actor, &elsewhere, &id).await.unwrap();
-    assert!(matches!(desk.escrow.operations().cancel(&permit, &id).await.unwrap(), Cancelled::Unknown));
-    assert!(matches!(desk.escrow.operations().resume(&permit, &id).await.unwrap(), Resumed::Unknown));
+    let permit = desk
+        .escrow
+        .authorise(&desk.actor, &elsewhere, &id)
+        .await
+        .unwrap();
+    assert!(
+        desk.escrow
+            .operations()
+            .get(&permit, &id)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let permit = desk
+        .escrow
+        .authorise(&desk.actor, &elsewhere, &id)
+        .await
+        .unwrap();
+    assert!(matches!(
+        desk.escrow.operations().cancel(&permit, &id).await.unwrap(),
+        Cancelled::Unknown
+    ));
+    assert!(matches!(
+        desk.escrow.operations().resume(&permit, &id).await.unwrap(),
+        Resumed::Unknown
+    ));
 }
 
 #[tokio::test]
@@ -797,7 +1235,10 @@ async fn the_worker_is_woken_by_a_new_unlock() {
     let escrow = desk.escrow.clone();
     let waiting = tokio::spawn(async move { escrow.operations().woken().await });
     desk.unlock(SERIAL).await;
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it is woken").unwrap();
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .expect("it is woken")
+        .unwrap();
     let queue = desk.escrow.operations().queue().await.unwrap();
     assert_eq!((queue.live, queue.leased), (1, 0));
     assert_eq!(queue.oldest_requested_at, Some(Timestamp(desk.now().0)));
