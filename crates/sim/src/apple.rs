@@ -21,6 +21,7 @@ use rustls::{ServerConfig, pki_types::UnixTime, server::danger::ClientCertVerifi
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub(crate) use self::fault::Wait;
 use self::{
     fault::{Act, Faults, OddBody},
     locks::{Found, Locks},

@@ -255,3 +255,17 @@ pub(crate) fn subject_of(certificate: &CertificateDer<'_>) -> (Option<String>, O
         });
     (Some(subject.to_string()), uid)
 }
+
+/// When a certificate ends, RFC 3339.
+pub(crate) fn not_after_of(certificate: &CertificateDer<'_>) -> Option<String> {
+    use x509_cert::der::Decode;
+    let parsed = x509_cert::Certificate::from_der(certificate).ok()?;
+    Some(
+        parsed
+            .tbs_certificate()
+            .validity()
+            .not_after
+            .to_date_time()
+            .to_string(),
+    )
+}

@@ -8,14 +8,23 @@ pub mod apple;
 mod authority;
 mod clock;
 mod code;
+pub mod devices;
+mod http_client;
 mod journal;
 mod listener;
+pub mod nanomdm;
+mod plists;
+pub mod world;
 
 pub use self::{
+    apple::{Apple, AppleDevice, AppleOptions, Fault, Gate, LockKind, LockRefused},
     authority::{AuthorityError, Issuer, Key, PushCertificate, PushCertificateOptions},
     clock::Now,
     code::{Code, CodeHash, fingerprint},
+    devices::{Device, DeviceSpec, Kind, SlotOrder, Udid},
     journal::{Journal, PATIENCE},
+    nanomdm::{ApiFault, NanoMdm, NanoMdmOptions, Webhook, WebhookFault},
+    world::{Story, World, WorldOptions},
 };
 
 /// The push topic that the fakes use where none is given.
