@@ -1,4 +1,46 @@
 //! Strict fakes of Apple, of MDMs and of devices, with memory, journals and faults on demand.
+//!
+//! For the tests of whoever builds on Apple's Activation Lock: nothing here calls Apple, and nothing here shares code with
+//! the client it tests. It is a second reading of the contract, and refuses what it does not know.
+//!
+//! * [`Apple`]: the unlock service over mutual TLS, with a table of locks. It also issues push certificates, good and bad.
+//! * [`NanoMdm`]: webhooks out, commands in.
+//! * [`Device`]: a state machine between the two. What it is says [`Kind`]; what happens to it says the test.
+//! * [`World`]: all of it with devices that live, as the sandbox runs it.
+//!
+//! Faults are queued with [`Apple::push_fault`], [`NanoMdm::push_webhook_fault`] and [`NanoMdm::push_api_fault`]. What
+//! happened is in a [`Journal`] each, which can be waited on: [`Journal::wait_for`]. Nothing sleeps that was not told to.
+//! Time comes from a [`Now`], randomness from seeds; only keys of certificates are new each time.
+//!
+//! Codes live in the fakes, as they live in devices, but no journal, `Debug` or log has one: only [`fingerprint`]s.
+//!
+//! ```
+//! use sim::{Apple, AppleOptions, Device, DeviceSpec, Fault, Kind, NanoMdm, NanoMdmOptions, SIM_TOPIC, Webhook};
+//!
+//! # async fn example() -> Result<(), sim::StartError> {
+//! let apple = Apple::start(AppleOptions::default()).await?;
+//! let mdm = NanoMdm::start(NanoMdmOptions::default()).await?;
+//! mdm.set_webhook(Some(Webhook::new("http://127.0.0.1:8080/v1/hooks/nanomdm", Some(b"key"))));
+//!
+//! // What the program under test is given: apple.url(), apple.ca_pem(), a push certificate, mdm.api_url().
+//! let certificate = apple.push_certificate(SIM_TOPIC);
+//!
+//! let device = Device::new(DeviceSpec::new("SIMPHONE0001", Kind::IphoneDualSim, 1), &mdm, &apple);
+//! device.enrol(); // Authenticate and TokenUpdate go out as webhooks
+//! device.poll(); // Idle; answers what was queued through the MDM's API
+//! device.lock_with_own_code().expect("it is not locked yet");
+//!
+//! // The next unlock opens the lock, but its answer is lost.
+//! apple.push_fault(Fault::drop_after_commit().for_serial("SIMPHONE0001"));
+//! // ... the program under test unlocks ...
+//! # return Ok(());
+//! apple.journal().wait_for("the unlock", |calls| calls.iter().any(|call| call.unlocked)).await;
+//! assert_eq!(apple.lock_state("SIMPHONE0001"), None);
+//! # Ok(())
+//! # }
+//! # let runtime = tokio::runtime::Runtime::new().expect("a runtime can be made");
+//! # runtime.block_on(example()).expect("the fakes start");
+//! ```
 
 use std::net::SocketAddr;
 

@@ -383,7 +383,7 @@ fn spec(index: usize, kind: Kind, rng: &mut impl Rng) -> DeviceSpec {
     if index % 3 == 2 {
         spec = spec.with_os_major(18);
     }
-    if index % 4 == 0 {
+    if index.is_multiple_of(4) {
         spec = spec.with_slot_order(SlotOrder::Reversed);
     }
     spec

@@ -45,6 +45,8 @@ pub struct Webhook {
     pub ca_pem: Option<String>,
     /// Whose form.
     pub form: WebhookForm,
+    /// Sends the optional `event_id` in the form of NanoMDM 0.9 too.
+    pub event_ids: bool,
     /// One after the other, in order. NanoMDM promises no order: without this, each is sent by itself.
     pub in_order: bool,
 }
@@ -58,6 +60,7 @@ impl Webhook {
             hmac_key,
             ca_pem: None,
             form: WebhookForm::default(),
+            event_ids: false,
             in_order: true,
         }
     }
@@ -233,7 +236,8 @@ struct EventIds<'a> {
 }
 
 impl Event {
-    fn body(&self, form: WebhookForm, at: OffsetDateTime, number: u64) -> Vec<u8> {
+    fn body(&self, webhook: &Webhook, at: OffsetDateTime, number: u64) -> Vec<u8> {
+        let form = webhook.form;
         let is_micro = form == WebhookForm::MicroMdm;
         let ids = (form == WebhookForm::NanoMdm09).then(|| EventIds {
             id: &self.ids.id,
@@ -278,7 +282,8 @@ impl Event {
             uuid::Uuid::from_u64_pair(0x3eb0_0000_0000_4000, 0x8000_0000_0000_0000 | number);
         let envelope = Envelope {
             topic: self.topic,
-            event_id: is_micro.then(|| event_id.to_string()),
+            event_id: (is_micro || (webhook.event_ids && form == WebhookForm::NanoMdm09))
+                .then(|| event_id.to_string()),
             created_at: at,
             checkin_event,
             acknowledge_event,
@@ -403,7 +408,7 @@ impl Webhooks {
                 Some(WebhookAct::Duplicate) | None => Delivery::OnItsWay,
             },
             repeats: None,
-            body: Sealed(event.body(target.webhook.form, at, number).into()),
+            body: Sealed(event.body(&target.webhook, at, number).into()),
         });
         match act {
             Some(WebhookAct::Drop) => {}
