@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::code;
+use crate::{code, devices, mdm, reveal, token, unlock};
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
 #[derive(Parser)]
@@ -35,6 +35,11 @@ pub(crate) struct Everywhere {
 #[derive(Subcommand)]
 pub(crate) enum Commands {
     Code(code::CodeArgs),
+    Devices(devices::DevicesArgs),
+    Reveal(reveal::RevealArgs),
+    Unlock(unlock::UnlockArgs),
+    Mdm(mdm::MdmArgs),
+    Token(token::TokenArgs),
 }
 
 /// The commands that talk to a running server. The others work on local files.

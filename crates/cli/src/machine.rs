@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::time::Duration;
 
 use seal::Random;
+
+use crate::voice::{Failure, Outcome};
 
 /// The system's random generator.
 struct SystemRandom(File);
@@ -19,4 +22,25 @@ impl Random for SystemRandom {
 /// The system's random generator.
 pub(crate) fn random() -> impl Random {
     SystemRandom(File::open("/dev/urandom").expect("every supported system has a random generator"))
+}
+
+/// Runs a command that waits for the network.
+///
+/// # Errors
+/// As the command's; or when the machine gives no event loop.
+pub(crate) fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("the machine gives no event loop: {error}")))?;
+    runtime.block_on(command)
+}
+
+/// Waits between two looks at something that goes on elsewhere.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the command line waits"
+)]
+pub(crate) async fn pause(how_long: Duration) {
+    tokio::time::sleep(how_long).await;
 }

@@ -1,9 +1,17 @@
 //! The one binary `lockwarden`: the server, its command line, and commands on local files.
 
+mod api;
 mod arguments;
 mod code;
+mod devices;
 mod machine;
+mod mdm;
+mod private_file;
+mod reveal;
 mod secret_file;
+mod show;
+mod token;
+mod unlock;
 mod voice;
 
 use std::ffi::OsString;
@@ -23,6 +31,11 @@ fn main() -> ExitCode {
     let voice = Voice::new(arguments.everywhere.json);
     let outcome = match arguments.command {
         Commands::Code(args) => code::run(args, voice),
+        Commands::Devices(args) => machine::block_on(devices::run(args, voice)),
+        Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),
+        Commands::Unlock(args) => machine::block_on(unlock::run(args, voice)),
+        Commands::Mdm(args) => machine::block_on(mdm::run(args, voice)),
+        Commands::Token(args) => machine::block_on(token::run(args, voice)),
     };
     ExitCode::from(outcome.unwrap_or_else(|failure| {
         voice.failure(&failure);

@@ -1,0 +1,427 @@
+//! The client of Lockwarden's own API, for the commands that talk to a server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
+use serde_json::Value;
+use url::{Host, Url};
+use zeroize::Zeroizing;
+
+use crate::secret_file;
+use crate::voice::{Failure, Voice};
+
+/// The environment variable that names the server.
+pub(crate) const URL_VARIABLE: &str = "LOCKWARDEN_URL";
+/// The environment variable that names the file with the token. The token itself is taken from no variable.
+pub(crate) const TOKEN_FILE_VARIABLE: &str = "LOCKWARDEN_TOKEN_FILE";
+
+/// How long an answer may take. A reveal or a list is done in milliseconds.
+const TIME_OUT: Duration = Duration::from_secs(60);
+/// No answer of the API is larger.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Which server, and who asks.
+#[derive(Args, Clone)]
+pub(crate) struct ServerArgs {
+    /// The server's address [environment: LOCKWARDEN_URL]
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    url: Option<String>,
+    /// The file that holds the API token; - is standard input [environment: LOCKWARDEN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    token_file: Option<PathBuf>,
+    /// A certificate authority (PEM) to trust beside the well-known ones
+    #[arg(long, value_name = "PEM", help_heading = "Server")]
+    ca_file: Option<PathBuf>,
+    /// The organisation, when the token is valid in several
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    organisation: Option<String>,
+}
+
+/// A server, ready to be asked.
+pub(crate) struct Api {
+    client: reqwest::Client,
+    base: Url,
+    authorization: HeaderValue,
+    organisation: Option<String>,
+}
+
+/// What a server answered to a request it accepted.
+pub(crate) struct Answer {
+    /// The status, 200 to 299.
+    pub(crate) status: StatusCode,
+    /// Where to look next.
+    pub(crate) location: Option<String>,
+    /// The body, which may hold codes: wiped.
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// The body as JSON; null when there is none. Not for answers that hold codes: this copy is not wiped.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub(crate) fn json(&self) -> Result<Value, Failure> {
+        if self.body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&self.body).map_err(|_| not_lockwarden(self.status))
+    }
+
+    /// The body as text.
+    ///
+    /// # Errors
+    /// When it is not text.
+    pub(crate) fn text(&self) -> Result<&str, Failure> {
+        std::str::from_utf8(&self.body).map_err(|_| not_lockwarden(self.status))
+    }
+}
+
+/// One request.
+pub(crate) struct Ask<'a> {
+    method: Method,
+    path: &'a [&'a str],
+    query: Vec<(&'a str, String)>,
+    body: Option<Zeroizing<Vec<u8>>>,
+    idempotency_key: Option<&'a str>,
+}
+
+impl<'a> Ask<'a> {
+    /// A request for `/v1/` and these path segments, which are escaped here.
+    pub(crate) fn new(method: Method, path: &'a [&'a str]) -> Self {
+        Self {
+            method,
+            path,
+            query: Vec::new(),
+            body: None,
+            idempotency_key: None,
+        }
+    }
+
+    /// To read something.
+    pub(crate) fn get(path: &'a [&'a str]) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// To have something done.
+    pub(crate) fn post(path: &'a [&'a str]) -> Self {
+        Self::new(Method::POST, path)
+    }
+
+    /// To take something away.
+    pub(crate) fn delete(path: &'a [&'a str]) -> Self {
+        Self::new(Method::DELETE, path)
+    }
+
+    /// With a parameter, unless there is no value.
+    pub(crate) fn with(mut self, name: &'a str, value: Option<impl Into<String>>) -> Self {
+        self.query.extend(value.map(|value| (name, value.into())));
+        self
+    }
+
+    /// With a JSON body.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub(crate) fn json(mut self, body: &impl Serialize) -> Result<Self, Failure> {
+        let bytes = serde_json::to_vec(body)
+            .map_err(|error| Failure::new(format!("the request cannot be written: {error}")))?;
+        self.body = Some(Zeroizing::new(bytes));
+        Ok(self)
+    }
+
+    /// So that the same request sent twice is one.
+    pub(crate) fn once(mut self, key: &'a str) -> Self {
+        self.idempotency_key = Some(key);
+        self
+    }
+}
+
+impl Api {
+    /// The server that the arguments or the environment name. The token is read here.
+    ///
+    /// # Errors
+    /// When no server or token file is named, or one cannot be used.
+    pub(crate) fn new(args: &ServerArgs, voice: Voice) -> Result<Self, Failure> {
+        let url = args
+            .url
+            .clone()
+            .or_else(|| std::env::var(URL_VARIABLE).ok())
+            .ok_or_else(|| {
+                Failure::usage("no server is named")
+                    .hint(format!("give --url, or set {URL_VARIABLE}"))
+            })?;
+        let token_file = args
+            .token_file
+            .clone()
+            .or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from))
+            .ok_or_else(|| {
+                Failure::usage("no token file is named").hint(format!(
+                    "give --token-file, or set {TOKEN_FILE_VARIABLE}; `lockwarden token create` makes a token"
+                ))
+            })?;
+        let base = address(&url)?;
+        let token = secret_file::read(&token_file, "the token file")?;
+        if let Some(warning) = secret_file::warning(&token_file, "the token file") {
+            voice.talk(warning);
+        }
+        let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
+        let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| {
+            Failure::new("the token file holds something that is no token")
+                .hint("it must hold the token alone, on one line")
+        })?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            client: client(args.ca_file.as_deref())?,
+            base,
+            authorization,
+            organisation: args.organisation.clone(),
+        })
+    }
+
+    /// Asks, and takes any success for an answer.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or refuses: in its own words.
+    pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .expect("an http address has a path")
+            .pop_if_empty()
+            .push("v1")
+            .extend(ask.path);
+        let parameters = ask
+            .query
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()));
+        let parameters: Vec<_> = parameters
+            .chain(
+                self.organisation
+                    .as_deref()
+                    .map(|name| ("organisation", name)),
+            )
+            .collect();
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
+        let mut request = self
+            .client
+            .request(ask.method, url)
+            .header(AUTHORIZATION, self.authorization.clone())
+            .header(ACCEPT, "application/json, application/problem+json");
+        if let Some(body) = ask.body {
+            request = request
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.to_vec());
+        }
+        if let Some(key) = ask.idempotency_key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let location = response
+            .headers()
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let body = whole(response)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        if status.is_success() {
+            Ok(Answer {
+                status,
+                location,
+                body,
+            })
+        } else {
+            Err(refused(status, &body))
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let mut why = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(inner) = source {
+            why = inner.to_string();
+            source = inner.source();
+        }
+        Failure::new(format!("the server at {} gave no answer: {why}", self.base.origin().ascii_serialization()))
+            .hint("is `lockwarden serve` running there? If its certificate is of your own authority, name that with --ca-file")
+    }
+}
+
+/// An address of a server: https, or http on this machine.
+fn address(text: &str) -> Result<Url, Failure> {
+    let wrong = |why: &str| {
+        Failure::usage(format!("the server's address is not usable: {why}"))
+            .hint("it looks like https://lockwarden.example.org, or http://127.0.0.1:8443 on this machine")
+    };
+    let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+    let here = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => return Err(wrong("it names no host")),
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if here => {}
+        "http" => return Err(wrong("http would send the token in the clear; use https")),
+        _ => return Err(wrong("it is neither https nor http")),
+    }
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        return Err(wrong("it holds more than a host, a port and a path"));
+    }
+    Ok(url)
+}
+
+/// The one HTTP client of this crate: our own TLS, no redirects (a token would follow them), no proxy from the environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place in this crate that builds an HTTP client"
+)]
+fn client(ca_file: Option<&Path>) -> Result<reqwest::Client, Failure> {
+    let mut roots = RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if let Some(path) = ca_file {
+        let unusable = |why: &dyn std::fmt::Display| {
+            Failure::new(format!(
+                "the certificate authority in {} cannot be used: {why}",
+                path.display()
+            ))
+            .hint("--ca-file takes one or more certificates in PEM form")
+        };
+        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
+        let mut count = 0;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots
+                .add(certificate.map_err(|error| unusable(&error))?)
+                .map_err(|error| unusable(&error))?;
+            count += 1;
+        }
+        if count == 0 {
+            return Err(unusable(&"there is no certificate in it"));
+        }
+    }
+    let broken =
+        |error: &dyn std::fmt::Display| Failure::new(format!("no TLS client can be made: {error}"));
+    let config = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .map_err(|error| broken(&error))?
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(config)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(TIME_OUT)
+        .user_agent(concat!("lockwarden/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| broken(&error))
+}
+
+async fn whole(mut response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, reqwest::Error> {
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > LARGEST_ANSWER {
+            break;
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn not_lockwarden(status: StatusCode) -> Failure {
+    Failure::new(format!(
+        "the answer (status {}) is not one of Lockwarden's",
+        status.as_u16()
+    ))
+    .hint("does --url name a Lockwarden server, and not something in front of it?")
+}
+
+/// A refusal in the server's words: a problem document (RFC 9457).
+fn refused(status: StatusCode, body: &[u8]) -> Failure {
+    let Ok(problem) = serde_json::from_slice::<Value>(body) else {
+        return not_lockwarden(status);
+    };
+    let text = |key: &str| {
+        problem
+            .get(key)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let what = match (text("title"), text("detail")) {
+        (Some(title), Some(detail)) if title != detail => {
+            format!("{}: {detail}", title.trim_end_matches('.'))
+        }
+        (Some(one), _) | (None, Some(one)) => one.to_owned(),
+        (None, None) => return not_lockwarden(status),
+    };
+    let failure = Failure::new(format!("{what} (status {})", status.as_u16()));
+    match text("hint").or_else(|| text("to_do")) {
+        Some(hint) => failure.hint(hint),
+        None if status == StatusCode::UNAUTHORIZED => {
+            failure.hint("the token may be mistyped, expired or revoked; `lockwarden token create` makes a new one")
+        }
+        None => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_travels_over_https_or_on_this_machine_only() {
+        for good in [
+            "https://lw.example.org",
+            "https://lw.example.org:8443/base",
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+            "http://localhost:1",
+        ] {
+            assert!(address(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://lw.example.org",
+            "ftp://127.0.0.1",
+            "lw.example.org",
+            "https://a:b@lw.example.org",
+            "https://lw.example.org/?x=1",
+            "http://127.0.0.1.example.org",
+        ] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_servers_words() {
+        let body = br#"{"type":"about:blank","title":"No such device","detail":"No device with this serial number is known.","hint":"Check it."}"#;
+        let failure = refused(StatusCode::NOT_FOUND, body);
+        assert_eq!(
+            failure.what,
+            "No such device: No device with this serial number is known. (status 404)"
+        );
+        assert_eq!(failure.hint.as_deref(), Some("Check it."));
+        assert!(
+            refused(StatusCode::BAD_GATEWAY, b"<html>")
+                .what
+                .contains("not one of Lockwarden's")
+        );
+    }
+}

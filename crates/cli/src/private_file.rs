@@ -1,0 +1,78 @@
+//! Files that only their owner may read: keys, tokens, the sandbox's ready file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::voice::Failure;
+
+/// A file just made, mode 0600.
+pub(crate) struct PrivateFile {
+    file: File,
+    path: PathBuf,
+}
+
+/// Makes a new file that only its owner may read.
+///
+/// # Errors
+/// When there is one already, which is left as it is, or it cannot be made.
+pub(crate) fn create(path: &Path) -> Result<PrivateFile, Failure> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| {
+            let failure = Failure::new(format!("{} cannot be made: {error}", path.display()));
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                failure.hint("nothing is overwritten: move the file away first, or name another")
+            } else {
+                failure
+            }
+        })?;
+    Ok(PrivateFile {
+        file,
+        path: path.to_owned(),
+    })
+}
+
+impl PrivateFile {
+    /// Writes a line, and does not come back before it is on disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write_line(&mut self, line: &str) -> Result<(), Failure> {
+        self.file
+            .write_all(line.as_bytes())
+            .and_then(|()| {
+                if line.ends_with('\n') {
+                    Ok(())
+                } else {
+                    self.file.write_all(b"\n")
+                }
+            })
+            .and_then(|()| self.file.sync_all())
+            .map_err(|error| {
+                Failure::new(format!(
+                    "{} cannot be written: {error}",
+                    self.path.display()
+                ))
+            })
+    }
+}
+
+/// Puts a file that only its owner may read in a place at once, whole or not at all, replacing what is there.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    // Left behind by a process that died while it wrote.
+    let _ = std::fs::remove_file(&beside);
+    create(&beside)?.write_line(text)?;
+    std::fs::rename(&beside, path)
+        .map_err(|error| Failure::new(format!("{} cannot be written: {error}", path.display())))
+}

@@ -1,0 +1,89 @@
+//! `lockwarden reveal`: the codes of a device, for a person.
+
+use std::borrow::Cow;
+
+use activation_lock::device::SerialNumber;
+use clap::Args;
+use reqwest::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::api::{Api, Ask, ServerArgs};
+use crate::devices;
+use crate::voice::{DONE, Failure, Outcome, Voice};
+
+/// Show the codes of a device
+///
+/// Who asked, and why, goes on record before the codes are shown. The codes go to standard output and nowhere else; each
+/// comes with how it is typed. The device is asked for its code again afterwards.
+#[derive(Args)]
+pub(crate) struct RevealArgs {
+    /// The serial number
+    serial: SerialNumber,
+    /// Why: kept on record
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// The answer, read in place so that no copy of a code is made. What else it says is left alone.
+#[derive(Deserialize)]
+struct Revealed<'a> {
+    #[serde(borrow)]
+    codes: Vec<Shown<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Shown<'a> {
+    #[serde(borrow, alias = "text")]
+    code: Cow<'a, str>,
+    #[serde(default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    current: bool,
+    #[serde(default)]
+    doubt: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: RevealArgs, voice: Voice) -> Outcome {
+    let reason = devices::reason(&args.reason)?;
+    let api = Api::new(&args.server, voice)?;
+    let path = ["devices", args.serial.as_str(), "reveal"];
+    let answer = api
+        .ask(Ask::post(&path).json(&json!({ "reason": reason }))?)
+        .await?;
+    if answer.status == StatusCode::ACCEPTED {
+        voice.talk("Somebody else has to approve this first; no code was shown. Ask again once it is approved.");
+        if let Some(location) = &answer.location {
+            voice.talk(format!("It stands at {location}"));
+        }
+        if voice.is_json() {
+            voice.line(answer.text()?)?;
+        }
+        return Ok(DONE);
+    }
+    if voice.is_json() {
+        voice.line(answer.text()?)?;
+        return Ok(DONE);
+    }
+    let revealed: Revealed<'_> = serde_json::from_slice(&answer.body).map_err(|_| {
+        Failure::new("the answer does not hold codes in the form that this version knows")
+    })?;
+    if revealed.codes.is_empty() {
+        voice.talk("No code of this device is known.");
+    }
+    for shown in &revealed.codes {
+        let made_by = shown.kind.as_deref().unwrap_or("unknown");
+        let standing = if shown.current { "current" } else { "earlier" };
+        let line = Zeroizing::new(format!("{}  ({standing} {made_by} code)", shown.code));
+        voice.line(&line)?;
+        if let Some(doubt) = &shown.doubt {
+            voice.talk(format!("  doubtful: {doubt}"));
+        }
+    }
+    voice.talk("On the Activation Lock screen: leave the user name empty and type the code as the password, dashes included.");
+    Ok(DONE)
+}

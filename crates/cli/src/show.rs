@@ -1,0 +1,164 @@
+//! Answers of the API as people read them. Unknown keys and words are left alone: the API may grow.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+/// The value under a key, as one line: `-` for none, `yes` and `no`, lists with commas.
+pub(crate) fn cell(object: &Value, key: &str) -> String {
+    line(object.get(key).unwrap_or(&Value::Null), key)
+}
+
+fn line(value: &Value, key: &str) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::String(text) if is_time(key) => moment(text).unwrap_or_else(|| text.clone()),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if is_time(key) => number
+            .as_i64()
+            .and_then(from_millis)
+            .unwrap_or_else(|| number.to_string()),
+        Value::Number(number) => number.to_string(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| line(item, "")).collect();
+            if items.is_empty() {
+                "-".to_owned()
+            } else {
+                items.join(", ")
+            }
+        }
+        Value::Object(map) => {
+            let parts: Vec<String> = map
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| format!("{key}={}", line(value, key)))
+                .collect();
+            parts.join(" ")
+        }
+    }
+}
+
+fn is_time(key: &str) -> bool {
+    key == "at"
+        || key.ends_with("_at")
+        || key == "until"
+        || key == "deadline"
+        || key.starts_with("not_")
+}
+
+fn moment(text: &str) -> Option<String> {
+    shown(OffsetDateTime::parse(text, &Rfc3339).ok()?)
+}
+
+/// Milliseconds since 1970, as people read them.
+fn from_millis(millis: i64) -> Option<String> {
+    shown(OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).ok()?)
+}
+
+fn shown(at: OffsetDateTime) -> Option<String> {
+    let form = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z");
+    at.to_offset(time::UtcOffset::UTC).format(form).ok()
+}
+
+/// A table of `rows`, each an object; a column is its heading and its key.
+pub(crate) fn table<'a>(
+    columns: &[(&str, &str)],
+    rows: impl IntoIterator<Item = &'a Value>,
+) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(columns.iter().map(|(heading, _)| *heading));
+    let mut count = 0;
+    for row in rows {
+        table.add_row(columns.iter().map(|(_, key)| cell(row, key)));
+        count += 1;
+    }
+    if count == 0 {
+        "none".to_owned()
+    } else {
+        trimmed(&table.to_string())
+    }
+}
+
+/// Names and values, one a line, the values in one column.
+pub(crate) fn pairs(object: &Value, columns: &[(&str, &str)]) -> String {
+    let width = columns
+        .iter()
+        .map(|(heading, _)| heading.len())
+        .max()
+        .unwrap_or(0)
+        + 2;
+    let lines: Vec<String> = columns
+        .iter()
+        .filter(|(_, key)| object.get(key).is_some_and(|value| !value.is_null()))
+        .map(|(heading, key)| format!("{heading:<width$}{}", cell(object, key)))
+        .collect();
+    lines.join("\n")
+}
+
+/// The rows of a page or a list, whatever the key they stand under.
+pub(crate) fn rows(answer: &Value) -> &[Value] {
+    let list = answer
+        .as_array()
+        .or_else(|| answer.get("items").and_then(Value::as_array))
+        .or_else(|| {
+            let mut lists = answer.as_object()?.values().filter_map(Value::as_array);
+            lists.next()
+        });
+    list.map_or(&[], Vec::as_slice)
+}
+
+/// What happened, what it means and what to do, each on its own line, if the object has these words.
+pub(crate) fn words(object: &Value) -> Vec<String> {
+    let words = ["explanation", "words"]
+        .iter()
+        .find_map(|key| object.get(key).filter(|value| value.is_object()))
+        .unwrap_or(object);
+    ["happened", "means", "to_do"]
+        .iter()
+        .filter_map(|key| words.get(key).and_then(Value::as_str).map(str::to_owned))
+        .collect()
+}
+
+/// Without the space that the table puts before its first column and after its last.
+fn trimmed(table: &str) -> String {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let margin = table.lines().map(indent).min().unwrap_or(0);
+    let lines: Vec<&str> = table
+        .lines()
+        .map(|line| line.get(margin..).unwrap_or_default().trim_end())
+        .collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        let object = json!({ "seen_at": 1_700_000_000_000_i64, "at": "2026-01-02T03:04:05Z", "count": 5, "ended_at": null });
+        assert_eq!(cell(&object, "seen_at"), "2023-11-14 22:13:20Z");
+        assert_eq!(cell(&object, "at"), "2026-01-02 03:04:05Z");
+        assert_eq!(cell(&object, "count"), "5");
+        assert_eq!(cell(&object, "ended_at"), "-");
+        assert_eq!(cell(&object, "absent"), "-");
+    }
+
+    #[test]
+    fn a_table_begins_at_the_margin() {
+        let rows = [json!({ "a": "one", "b": true }), json!({ "a": "three" })];
+        assert_eq!(
+            table(&[("A", "a"), ("B", "b")], &rows),
+            "A      B\none    yes\nthree  -"
+        );
+        assert_eq!(table(&[("A", "a")], &[]), "none");
+    }
+}
