@@ -6,12 +6,15 @@ use activation_lock::codes::{
 };
 use activation_lock::device::SerialNumber;
 use activation_lock::time::Timestamp;
+use activation_lock::window;
 use seal::Fingerprint;
+use serde_json::json;
+use subtle::ConstantTimeEq;
 
 use crate::db::{Row, Tx, params};
-use crate::enrollments::Epoch;
+use crate::ledger::{DeviceKey, Ledger, NewObservation};
 use crate::permit::{Edit, OrganisationId, Permit, Reveal};
-use crate::{Error, Escrow, Result, audit, commands, devices};
+use crate::{Error, Escrow, Result, audit, commands};
 
 /// The kind of cell that holds a code's text as it was first had.
 const CODE: &str = "bypass code";
@@ -81,15 +84,21 @@ macro_rules! select_codes {
 impl CodeRow {
     fn from_row(row: &Row) -> Result<Self> {
         let named = |what| move |_| Error::Corrupt(what);
-        let exact: Vec<u8> = row.get("exact")?;
-        let reported_exact: Option<Vec<u8>> = row.get("reported_exact")?;
+        let exact: String = row.get("exact")?;
+        let reported_exact: Option<String> = row.get("reported_exact")?;
         let revealed_at: Option<Timestamp> = row.get("revealed_at")?;
         let revealed_by: Option<String> = row.get("revealed_by")?;
         Ok(Self {
             view: CodeView {
                 id: CodeId(row.get("id")?),
-                kind: row.get::<String>("kind")?.parse().map_err(named("codes.kind"))?,
-                origin: row.get::<String>("origin")?.parse().map_err(named("codes.origin"))?,
+                kind: row
+                    .get::<String>("kind")?
+                    .parse()
+                    .map_err(named("codes.kind"))?,
+                origin: row
+                    .get::<String>("origin")?
+                    .parse()
+                    .map_err(named("codes.origin"))?,
                 shape: shape_from_name(&row.get::<String>("shape")?),
                 current: row.get::<i64>("current")? == 1,
                 lock_state: row.get("lock_state")?,
@@ -171,7 +180,11 @@ pub(crate) fn open_text(
         .ok_or(Error::Corrupt("codes.cell"))
 }
 
-async fn rows(tx: &mut Tx<'_>, organisation: &OrganisationId, serial: &SerialNumber) -> Result<Vec<CodeRow>> {
+async fn rows(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    serial: &SerialNumber,
+) -> Result<Vec<CodeRow>> {
     tx.fetch_all(
         select_codes!("WHERE codes.organisation = $1 AND codes.serial = $2 ORDER BY codes.id"),
         params![organisation.as_str(), serial.as_str()],
@@ -188,7 +201,11 @@ pub(crate) async fn views(
     organisation: &OrganisationId,
     serial: &SerialNumber,
 ) -> Result<Vec<CodeView>> {
-    Ok(rows(tx, organisation, serial).await?.into_iter().map(|row| row.view).collect())
+    Ok(rows(tx, organisation, serial)
+        .await?
+        .into_iter()
+        .map(|row| row.view)
+        .collect())
 }
 
 /// What an unlock of the device can try (R12).
@@ -197,7 +214,11 @@ pub(crate) async fn candidates(
     organisation: &OrganisationId,
     serial: &SerialNumber,
 ) -> Result<Vec<Candidate>> {
-    Ok(rows(tx, organisation, serial).await?.iter().map(CodeRow::candidate).collect())
+    Ok(rows(tx, organisation, serial)
+        .await?
+        .iter()
+        .map(CodeRow::candidate)
+        .collect())
 }
 
 /// Opens one code for an attempt that is on record (R17), as the text of the form that is to be sent.
@@ -220,7 +241,11 @@ pub(crate) async fn open_for_attempt(
 }
 
 /// A lock was turned off with this code. It is marked and kept (R2).
-pub(crate) async fn mark_used(tx: &mut Tx<'_>, organisation: &OrganisationId, code: &CodeId) -> Result<()> {
+pub(crate) async fn mark_used(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    code: &CodeId,
+) -> Result<()> {
     let now = tx.now();
     tx.execute(
         "UPDATE codes SET used_at = $3, lock_state = 'none' WHERE organisation = $1 AND id = $2",
@@ -230,132 +255,117 @@ pub(crate) async fn mark_used(tx: &mut Tx<'_>, organisation: &OrganisationId, co
     Ok(())
 }
 
-/// A code that is to be kept.
-struct Incoming<'a> {
-    organisation: &'a OrganisationId,
-    serial: &'a SerialNumber,
-    text: &'a CodeText,
+/// A code of a device as the ledger knows it: enough to recognise it, and what may change.
+pub(crate) struct KnownCode {
+    pub(crate) id: CodeId,
+    kind: CodeKind,
+    fingerprint: String,
+    fingerprint_key: String,
+    exact: String,
+    reported: bool,
+    topic: Option<String>,
+    pub(crate) doubt: Option<String>,
+    pub(crate) newly_reported: Option<Reported>,
+    pub(crate) changed: bool,
+}
+
+/// A code's text as a device sent it.
+pub(crate) struct Reported {
+    pub(crate) exact: String,
+    /// The text, where it differs from the one that is kept.
+    pub(crate) cell: Option<Vec<u8>>,
+}
+
+/// A row of `codes` that is to be added.
+pub(crate) struct NewCode {
+    key: DeviceKey,
+    id: CodeId,
     kind: CodeKind,
     origin: CodeOrigin,
-    topic: Option<&'a str>,
-    note: Option<&'a str>,
+    shape: TextShape,
+    fingerprint: Fingerprint,
+    exact: String,
+    cell: Vec<u8>,
+    topic: Option<String>,
+    note: Option<String>,
 }
 
-struct Kept {
-    id: CodeId,
-    new: bool,
+impl KnownCode {
+    /// What changes when it is seen again, in the order of [`crate::ledger`]'s statement.
+    pub(crate) fn to_json(
+        &self,
+        organisation: &OrganisationId,
+        now: Timestamp,
+    ) -> serde_json::Value {
+        json!([
+            organisation.as_str(),
+            self.id,
+            now,
+            self.kind.as_str(),
+            self.topic,
+            self.doubt
+        ])
+    }
 }
 
-fn fingerprint(escrow: &Escrow, incoming: &Incoming<'_>) -> Fingerprint {
-    escrow.keyring().fingerprint(
-        incoming.organisation.as_str(),
-        incoming.serial.as_str(),
-        &incoming.text.comparison_form(),
-    )
-}
-
-/// Looks for the row of a code, under every fingerprint key in use.
-async fn find(tx: &mut Tx<'_>, escrow: &Escrow, incoming: &Incoming<'_>) -> Result<Option<CodeId>> {
-    for key in escrow.keyring().key_ids(seal::Purpose::Fingerprints) {
-        let Some(print) = escrow.keyring().fingerprint_under(
-            key,
-            incoming.organisation.as_str(),
-            incoming.serial.as_str(),
-            &incoming.text.comparison_form(),
-        ) else {
-            continue;
+/// The codes of these devices; `keys` is a JSON array of organisation and serial number.
+pub(crate) async fn of_keys(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<(DeviceKey, KnownCode)>> {
+    let rows = tx
+        .fetch_all(
+            "SELECT organisation, serial, id, kind, fingerprint, fingerprint_key, exact, reported_exact, topic, doubt \
+             FROM (SELECT value FROM json_each($1)) AS wanted JOIN codes ON organisation = wanted.value ->> 0 \
+             AND serial = wanted.value ->> 1",
+            params![keys],
+        )
+        .await?;
+    let mut known = Vec::with_capacity(rows.len());
+    for row in rows {
+        let serial: String = row.get("serial")?;
+        let key = (
+            row.get("organisation")?,
+            serial.parse().map_err(|_| Error::Corrupt("codes.serial"))?,
+        );
+        let code = KnownCode {
+            id: CodeId(row.get("id")?),
+            kind: row
+                .get::<String>("kind")?
+                .parse()
+                .map_err(|_| Error::Corrupt("codes.kind"))?,
+            fingerprint: row.get("fingerprint")?,
+            fingerprint_key: row.get("fingerprint_key")?,
+            exact: row.get("exact")?,
+            reported: row.get::<Option<String>>("reported_exact")?.is_some(),
+            topic: row.get("topic")?,
+            doubt: row.get("doubt")?,
+            newly_reported: None,
+            changed: false,
         };
-        let row = tx
-            .fetch_optional(
-                "SELECT id FROM codes WHERE organisation = $1 AND serial = $2 AND fingerprint = $3",
-                params![incoming.organisation.as_str(), incoming.serial.as_str(), print.as_bytes().to_vec()],
-            )
-            .await?;
-        if let Some(row) = row {
-            return Ok(Some(CodeId(row.get("id")?)));
-        }
+        known.push((key, code));
     }
-    Ok(None)
+    Ok(known)
 }
 
-/// Keeps a code: a new row, or the row it already has (R1).
-async fn keep(tx: &mut Tx<'_>, escrow: &Escrow, incoming: &Incoming<'_>, same: Option<CodeId>) -> Result<Kept> {
-    let now = tx.now();
-    let (organisation, serial) = (incoming.organisation, incoming.serial);
-    let exact = escrow.keyring().fingerprint(
-        organisation.as_str(),
-        serial.as_str(),
-        incoming.text.expose().as_bytes(),
-    );
-    let exact = exact.as_bytes().to_vec();
-    let from_device = incoming.origin == CodeOrigin::Device;
-    let Some(id) = same else {
-        let id = tx.new_id().to_string();
-        let print = fingerprint(escrow, incoming);
-        tx.execute(
-            "INSERT INTO codes (organisation, id, serial, kind, origin, shape, fingerprint, fingerprint_key, exact, cell, \
-             reported_exact, topic, note, created_at, seen_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)",
-            params![
-                organisation.as_str(),
-                id.as_str(),
-                serial.as_str(),
-                incoming.kind.as_str(),
-                incoming.origin.as_str(),
-                shape_name(incoming.text.shape()),
-                print.as_bytes().to_vec(),
-                print.key_id().to_string(),
-                exact.clone(),
-                seal_text(escrow, CODE, organisation, &id, incoming.text),
-                from_device.then(|| exact.clone()),
-                incoming.topic,
-                incoming.note,
-                now
-            ],
-        )
-        .await?;
-        return Ok(Kept { id: CodeId(id), new: true });
-    };
+/// Writes a new row.
+pub(crate) async fn insert(tx: &mut Tx<'_>, new: &NewCode, now: Timestamp) -> Result<()> {
+    let reported = (new.origin == CodeOrigin::Device).then_some(new.exact.as_str());
     tx.execute(
-        "UPDATE codes SET seen_at = $3, topic = COALESCE($4, topic), \
-         kind = CASE WHEN kind = 'unknown' THEN $5 ELSE kind END WHERE organisation = $1 AND id = $2",
-        params![organisation.as_str(), id.0.as_str(), now, incoming.topic, incoming.kind.as_str()],
-    )
-    .await?;
-    if from_device {
-        let cell = seal_text(escrow, REPORTED_CODE, organisation, &id.0, incoming.text);
-        tx.execute(
-            "UPDATE codes SET reported_exact = $3, reported_cell = CASE WHEN exact = $3 THEN NULL ELSE $4 END \
-             WHERE organisation = $1 AND id = $2 AND reported_exact IS NULL",
-            params![organisation.as_str(), id.0.as_str(), exact, cell],
-        )
-        .await?;
-    }
-    Ok(Kept { id, new: false })
-}
-
-async fn observe(
-    tx: &mut Tx<'_>,
-    incoming: &Incoming<'_>,
-    code: &CodeId,
-    standing: &str,
-    epoch: Option<&str>,
-    command: Option<&str>,
-    event_at: Timestamp,
-) -> Result<()> {
-    let (id, now) = (tx.new_id().to_string(), tx.now());
-    tx.execute(
-        "INSERT INTO code_observations (organisation, id, serial, code, standing, epoch, command, event_at, recorded_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO codes (organisation, id, serial, kind, origin, shape, fingerprint, fingerprint_key, exact, cell, \
+         reported_exact, topic, note, created_at, seen_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)",
         params![
-            incoming.organisation.as_str(),
-            id,
-            incoming.serial.as_str(),
-            code.0.as_str(),
-            standing,
-            epoch,
-            command,
-            event_at,
+            new.key.0.as_str(),
+            new.id.0.as_str(),
+            new.key.1.as_str(),
+            new.kind.as_str(),
+            new.origin.as_str(),
+            shape_name(new.shape),
+            new.fingerprint.hex(),
+            new.fingerprint.key_id().to_string(),
+            new.exact.as_str(),
+            new.cell.clone(),
+            reported,
+            new.topic.as_deref(),
+            new.note.as_deref(),
             now
         ],
     )
@@ -363,61 +373,200 @@ async fn observe(
     Ok(())
 }
 
-/// A device reported a code (R1). `epoch` is the live epoch of the enrollment it came from; the caller saves it.
-pub(crate) async fn report(
-    tx: &mut Tx<'_>,
-    escrow: &Escrow,
-    epoch: &mut Epoch,
-    serial: &SerialNumber,
+/// A code that is to be kept.
+struct Incoming<'a> {
+    key: &'a DeviceKey,
+    text: &'a CodeText,
+    kind: CodeKind,
+    origin: CodeOrigin,
+    topic: Option<&'a str>,
+    note: Option<&'a str>,
+}
+
+impl Incoming<'_> {
+    fn exact(&self, escrow: &Escrow) -> String {
+        let (organisation, serial) = self.key;
+        escrow
+            .keyring()
+            .fingerprint(
+                organisation.as_str(),
+                serial.as_str(),
+                self.text.expose().as_bytes(),
+            )
+            .hex()
+    }
+
+    /// The row the code has already, looked for under the key of each row.
+    fn find(&self, ledger: &Ledger<'_>) -> Option<CodeId> {
+        let (organisation, serial) = self.key;
+        let form = self.text.comparison_form();
+        let keyring = ledger.escrow().keyring();
+        let mut prints: Vec<Fingerprint> = Vec::new();
+        for known in ledger.codes(self.key) {
+            if !prints
+                .iter()
+                .any(|print| print.key_id().to_string() == known.fingerprint_key)
+            {
+                prints.extend(
+                    keyring
+                        .key_ids(seal::Purpose::Fingerprints)
+                        .into_iter()
+                        .filter_map(|id| {
+                            (id.to_string() == known.fingerprint_key)
+                                .then(|| {
+                                    keyring.fingerprint_under(
+                                        id,
+                                        organisation.as_str(),
+                                        serial.as_str(),
+                                        &form,
+                                    )
+                                })
+                                .flatten()
+                        }),
+                );
+            }
+            let same = |print: &Fingerprint| {
+                Fingerprint::from_hex(print.key_id(), &known.fingerprint)
+                    .is_some_and(|on_file| bool::from(print.ct_eq(&on_file)))
+            };
+            if prints
+                .iter()
+                .any(|print| print.key_id().to_string() == known.fingerprint_key && same(print))
+            {
+                return Some(known.id.clone());
+            }
+        }
+        None
+    }
+
+    /// Keeps it: as a new row, or in the row it already has (R1). Says which, and whether it is new.
+    fn keep(&self, ledger: &mut Ledger<'_>, same: Option<CodeId>) -> (CodeId, bool) {
+        let escrow = ledger.escrow();
+        let (organisation, serial) = self.key;
+        let exact = self.exact(escrow);
+        let from_device = self.origin == CodeOrigin::Device;
+        if let Some(known) = same.as_ref().and_then(|id| ledger.code_mut(self.key, id)) {
+            known.kind = if known.kind == CodeKind::Unknown {
+                self.kind
+            } else {
+                known.kind
+            };
+            known.topic = self.topic.map(str::to_owned).or(known.topic.take());
+            if from_device && !known.reported {
+                known.reported = true;
+                let cell = (known.exact != exact).then(|| {
+                    seal_text(escrow, REPORTED_CODE, organisation, &known.id.0, self.text)
+                });
+                known.newly_reported = Some(Reported { exact, cell });
+            }
+            return (known.id.clone(), false);
+        }
+        let id = ledger.new_id();
+        let form = self.text.comparison_form();
+        let fingerprint =
+            escrow
+                .keyring()
+                .fingerprint(organisation.as_str(), serial.as_str(), &form);
+        let known = KnownCode {
+            id: CodeId(id.clone()),
+            kind: self.kind,
+            fingerprint: fingerprint.hex(),
+            fingerprint_key: fingerprint.key_id().to_string(),
+            exact: exact.clone(),
+            reported: from_device,
+            topic: self.topic.map(str::to_owned),
+            doubt: None,
+            newly_reported: None,
+            changed: false,
+        };
+        let new = NewCode {
+            key: self.key.clone(),
+            id: CodeId(id.clone()),
+            kind: self.kind,
+            origin: self.origin,
+            shape: self.text.shape(),
+            fingerprint,
+            exact,
+            cell: seal_text(escrow, CODE, organisation, &id, self.text),
+            topic: known.topic.clone(),
+            note: self.note.map(str::to_owned),
+        };
+        let id = known.id.clone();
+        ledger.add_code(self.key, known, new);
+        (id, true)
+    }
+}
+
+/// How a device's answer came: to which ask, and when.
+pub(crate) struct Answer<'a> {
+    pub(crate) standing: Standing,
+    pub(crate) command: Option<&'a str>,
+    pub(crate) event_at: Timestamp,
+}
+
+/// A device reported a code (R1), in the epoch at `at`.
+pub(crate) fn report(
+    ledger: &mut Ledger<'_>,
+    at: usize,
+    key: &DeviceKey,
     text: &CodeText,
-    standing: Standing,
-    command: Option<&str>,
-    event_at: Timestamp,
-) -> Result<()> {
-    let organisation = epoch.organisation.clone();
-    let topic = epoch.topic.clone();
+    answer: &Answer<'_>,
+) {
+    let topic = ledger.epoch(at).topic.clone();
     let incoming = Incoming {
-        organisation: &organisation,
-        serial,
+        key,
         text,
         kind: CodeKind::Device,
         origin: CodeOrigin::Device,
         topic: topic.as_deref(),
         note: None,
     };
-    let current = devices::current_device_code(tx, &organisation, serial).await?;
-    let same = find(tx, escrow, &incoming).await?;
-    let retention = codes::retain(current.as_ref(), same.as_ref(), standing);
-    let kept = keep(tx, escrow, &incoming, retention.existing).await?;
-    observe(tx, &incoming, &kept.id, standing.as_str(), Some(&epoch.id), command, event_at).await?;
+    let current = ledger
+        .device(key)
+        .and_then(|device| device.device_code.clone());
+    let same = incoming.find(ledger);
+    let retention = codes::retain(current.as_ref(), same.as_ref(), answer.standing);
+    let (id, new) = incoming.keep(ledger, retention.existing);
+    let epoch = ledger.epoch(at).id.clone();
+    ledger.observed(NewObservation {
+        key: key.clone(),
+        code: id.clone(),
+        standing: answer.standing.as_str(),
+        epoch: Some(epoch),
+        command: answer.command.map(str::to_owned),
+        event_at: answer.event_at,
+    });
 
-    let now = tx.now();
-    if standing == Standing::Newest {
-        if current.as_ref() != Some(&kept.id) {
-            devices::set_device_code(tx, &organisation, serial, &kept.id).await?;
+    let now = ledger.now();
+    if answer.standing == Standing::Newest {
+        if current.as_ref() != Some(&id) {
+            ledger.device_mut(key).device_code = Some(id.clone());
         }
-        if retention.replaces && epoch.code.is_none() {
-            devices::window_opened(tx, epoch, serial, false, true).await?;
+        if retention.replaces && ledger.epoch(at).code.is_none() {
+            let opened_at = ledger.epoch(at).opened_at;
+            ledger.window_opened(key, opened_at, window::evidence(false, true));
         }
-        epoch.code = Some(kept.id.clone());
+        let epoch = ledger.epoch_mut(at);
+        epoch.code = Some(id.clone());
         epoch.code_at.get_or_insert(now);
         epoch.facts.answered_without_code = false;
         epoch.facts.refusal = None;
     }
     if retention.ask_again {
-        epoch.trigger(now, Trigger::StrayAnswer);
+        ledger.epoch_mut(at).trigger(now, Trigger::StrayAnswer);
     }
-    if kept.new || retention.replaces {
-        let actor = escrow.connection_actor(&epoch.connection);
-        let entry = audit::Entry::by(&actor, &organisation, "code.recorded")
-            .subject(serial.as_str())
-            .detail("code", kept.id.0.as_str())
-            .detail("standing", standing.as_str())
-            .detail("new", kept.new)
+    if new || retention.replaces {
+        let actor = ledger
+            .escrow()
+            .connection_actor(&ledger.epoch(at).connection);
+        let entry = audit::Entry::by(&actor, &key.0, "code.recorded")
+            .subject(key.1.as_str())
+            .detail("code", id.0.as_str())
+            .detail("standing", answer.standing.as_str())
+            .detail("new", new)
             .detail("replaces", retention.replaces);
-        audit::record(tx, escrow, entry).await?;
+        ledger.audit(entry);
     }
-    Ok(())
 }
 
 /// A code typed by a person.
@@ -458,7 +607,12 @@ impl Codes<'_> {
         serial: &SerialNumber,
         reason: &str,
     ) -> Result<Vec<RevealedCode>> {
-        let (escrow, permit, serial, reason) = (self.0.clone(), permit.clone(), serial.clone(), reason.to_owned());
+        let (escrow, permit, serial, reason) = (
+            self.0.clone(),
+            permit.clone(),
+            serial.clone(),
+            reason.to_owned(),
+        );
         let revealed = self
             .0
             .db
@@ -505,29 +659,46 @@ impl Codes<'_> {
             .write("codes.add_typed", async move |tx| {
                 permit.confirm(tx).await?;
                 let organisation = permit.organisation().clone();
-                devices::ensure(tx, &organisation, &typed.serial).await?;
-                let note: Option<String> = typed.note.as_ref().map(|n| n.chars().take(200).collect());
+                let key = (organisation, typed.serial.clone());
+                let mut ledger = Ledger::new(tx, &escrow);
+                ledger
+                    .read(tx, &[], &[key.clone()].into(), &[].into())
+                    .await?;
+                ledger.device_mut(&key);
+                let note: Option<String> =
+                    typed.note.as_ref().map(|n| n.chars().take(200).collect());
                 let incoming = Incoming {
-                    organisation: &organisation,
-                    serial: &typed.serial,
+                    key: &key,
                     text: &typed.text,
                     kind: typed.kind,
                     origin: CodeOrigin::Person,
                     topic: None,
                     note: note.as_deref(),
                 };
-                let same = find(tx, &escrow, &incoming).await?;
-                let kept = keep(tx, &escrow, &incoming, same).await?;
-                let now = tx.now();
-                observe(tx, &incoming, &kept.id, "typed", None, None, now).await?;
+                let same = incoming.find(&ledger);
+                let (id, new) = incoming.keep(&mut ledger, same);
+                let event_at = ledger.now();
+                ledger.observed(NewObservation {
+                    key: key.clone(),
+                    code: id.clone(),
+                    standing: "typed",
+                    epoch: None,
+                    command: None,
+                    event_at,
+                });
                 let entry = permit
                     .entry("code.typed")
                     .subject(typed.serial.as_str())
-                    .detail("code", kept.id.0.as_str())
-                    .detail("new", kept.new);
-                audit::record(tx, &escrow, entry).await?;
-                devices::refresh_coverage(tx, &organisation, &typed.serial).await?;
-                Ok(Typed { code: kept.id, new: kept.new, shape: typed.text.shape() })
+                    .detail("code", id.0.as_str())
+                    .detail("new", new);
+                ledger.audit(entry);
+                ledger.refresh_coverage(&key);
+                ledger.write(tx).await?;
+                Ok(Typed {
+                    code: id,
+                    new,
+                    shape: typed.text.shape(),
+                })
             })
             .await
     }

@@ -1,13 +1,16 @@
 //! Commands for devices: on record before they go to the MDM, until answered or given up (R8).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use activation_lock::asking::{self, Trigger};
 use activation_lock::device::SerialNumber;
 use activation_lock::time::Timestamp;
+use serde_json::json;
 
 use crate::db::{Row, Tx, params};
 use crate::enrollments::Epoch;
+use crate::ledger::Ledger;
 use crate::permit::{OrganisationId, Permit, Refresh};
 use crate::{Error, Escrow, Result, record};
 
@@ -52,7 +55,9 @@ impl CommandType {
             "ActivationLockBypassCode" => Self::BypassCode,
             "DeviceInformation" => Self::DeviceInformation,
             "SecurityInfo" => Self::SecurityInfo,
-            "Settings" => Self::LockPermission { allowed: argument == Some("allow") },
+            "Settings" => Self::LockPermission {
+                allowed: argument == Some("allow"),
+            },
             _ => return Err(Error::Corrupt("commands.type")),
         })
     }
@@ -92,10 +97,18 @@ impl CommandState {
     }
 
     fn from_name(text: &str) -> Result<Self> {
-        [Self::Planned, Self::Queued, Self::NotNow, Self::Answered, Self::Failed, Self::Void, Self::GivenUp]
-            .into_iter()
-            .find(|s| s.as_str() == text)
-            .ok_or(Error::Corrupt("commands.state"))
+        [
+            Self::Planned,
+            Self::Queued,
+            Self::NotNow,
+            Self::Answered,
+            Self::Failed,
+            Self::Void,
+            Self::GivenUp,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == text)
+        .ok_or(Error::Corrupt("commands.state"))
     }
 
     pub(crate) fn is_pending(self) -> bool {
@@ -139,8 +152,8 @@ pub struct Command {
 macro_rules! select_commands {
     ($rest:literal) => {
         concat!(
-            "SELECT organisation, id, epoch, connection, enrollment, type, argument, state, reason, tries, created_at, ",
-            "queued_at, answered_at FROM commands ",
+            "SELECT commands.organisation, commands.id, epoch, connection, enrollment, commands.type, argument, state, ",
+            "reason, tries, created_at, queued_at, answered_at FROM ",
             $rest
         )
     };
@@ -166,26 +179,85 @@ impl Command {
         })
     }
 
-    /// A command of this organisation by its CommandUUID.
-    pub(crate) async fn by_id(tx: &mut Tx<'_>, organisation: &OrganisationId, id: &str) -> Result<Option<Self>> {
-        tx.fetch_optional(
-            select_commands!("WHERE organisation = $1 AND id = $2"),
-            params![organisation.as_str(), id],
-        )
-        .await?
-        .map(|row| Self::from_row(&row))
-        .transpose()
+    /// A new one, on record from now.
+    pub(crate) fn new(id: String, epoch: &Epoch, what: CommandType, now: Timestamp) -> Self {
+        Self {
+            organisation: epoch.organisation.clone(),
+            id,
+            epoch: epoch.id.clone(),
+            connection: epoch.connection.clone(),
+            enrollment: epoch.enrollment.clone(),
+            what,
+            state: CommandState::Planned,
+            reason: None,
+            tries: 0,
+            created_at: now,
+            queued_at: None,
+            answered_at: None,
+        }
     }
 
-    /// The newest command of a type in an epoch, pending or not.
-    pub(crate) async fn newest(tx: &mut Tx<'_>, epoch: &Epoch, what: CommandType) -> Result<Option<Self>> {
-        tx.fetch_optional(
-            select_commands!("WHERE organisation = $1 AND epoch = $2 AND type = $3 ORDER BY id DESC LIMIT 1"),
-            params![epoch.organisation.as_str(), epoch.id.as_str(), what.request_type()],
+    /// Every column, in the order of [`crate::ledger`]'s statement.
+    pub(crate) fn to_json(&self, cause: Option<&str>) -> serde_json::Value {
+        json!([
+            self.organisation.as_str(),
+            self.id,
+            self.epoch,
+            self.connection,
+            self.enrollment,
+            self.what.request_type(),
+            self.what.argument(),
+            cause,
+            self.state.as_str(),
+            self.reason,
+            self.created_at,
+            self.answered_at
+        ])
+    }
+
+    /// The pending commands of these epochs; `keys` is a JSON array of organisation and epoch.
+    pub(crate) async fn pending_of(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<Self>> {
+        tx.fetch_all(
+            select_commands!(
+                "(SELECT value FROM json_each($1)) AS wanted JOIN commands ON organisation = wanted.value ->> 0 \
+                 AND epoch = wanted.value ->> 1 AND state IN ('planned', 'queued', 'not_now')"
+            ),
+            params![keys],
         )
         .await?
-        .map(|row| Self::from_row(&row))
-        .transpose()
+        .iter()
+        .map(Self::from_row)
+        .collect()
+    }
+
+    /// The permission commands of these epochs; `keys` as for [`Self::pending_of`].
+    pub(crate) async fn permissions_of(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<Self>> {
+        tx.fetch_all(
+            select_commands!(
+                "(SELECT value FROM json_each($1)) AS wanted JOIN commands ON organisation = wanted.value ->> 0 \
+                 AND epoch = wanted.value ->> 1 AND commands.type = 'Settings'"
+            ),
+            params![keys],
+        )
+        .await?
+        .iter()
+        .map(Self::from_row)
+        .collect()
+    }
+
+    /// Commands by organisation and CommandUUID; `keys` is a JSON array of those.
+    pub(crate) async fn of_ids(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<Self>> {
+        tx.fetch_all(
+            select_commands!(
+                "(SELECT value FROM json_each($1)) AS wanted JOIN commands ON organisation = wanted.value ->> 0 \
+                 AND commands.id = wanted.value ->> 1"
+            ),
+            params![keys],
+        )
+        .await?
+        .iter()
+        .map(Self::from_row)
+        .collect()
     }
 
     /// The newest commands of a device, newest first.
@@ -197,7 +269,7 @@ impl Command {
     ) -> Result<Vec<Self>> {
         tx.fetch_all(
             select_commands!(
-                "WHERE organisation = $1 AND epoch IN (SELECT id FROM epochs WHERE organisation = $1 AND serial = $2) \
+                "commands WHERE organisation = $1 AND epoch IN (SELECT id FROM epochs WHERE organisation = $1 AND serial = $2) \
                  ORDER BY id DESC LIMIT $3"
             ),
             params![organisation.as_str(), serial.as_str(), limit],
@@ -206,54 +278,6 @@ impl Command {
         .iter()
         .map(Self::from_row)
         .collect()
-    }
-
-    /// Puts a command on record, unless one of its type is pending in the epoch (R8). Says whether it did.
-    pub(crate) async fn plan(tx: &mut Tx<'_>, epoch: &Epoch, what: CommandType, cause: &str) -> Result<bool> {
-        let now = tx.now();
-        let id = tx.new_id().to_string();
-        let planned = tx
-            .execute(
-                "INSERT INTO commands (organisation, id, epoch, connection, enrollment, type, argument, cause, state, \
-                 due_at, tries, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'planned', $9, 0, $9) \
-                 ON CONFLICT DO NOTHING",
-                params![
-                    epoch.organisation.as_str(),
-                    id,
-                    epoch.id.as_str(),
-                    epoch.connection.as_str(),
-                    epoch.enrollment.as_str(),
-                    what.request_type(),
-                    what.argument(),
-                    cause,
-                    now
-                ],
-            )
-            .await?;
-        Ok(planned == 1)
-    }
-
-    /// Makes room for a new command: the pending one, whose answer may never come, no longer counts.
-    pub(crate) async fn void_pending(tx: &mut Tx<'_>, epoch: &Epoch, what: CommandType, reason: &str) -> Result<()> {
-        tx.execute(
-            "UPDATE commands SET state = 'void', reason = $4 WHERE organisation = $1 AND epoch = $2 AND type = $3 \
-             AND state IN ('planned', 'queued', 'not_now')",
-            params![epoch.organisation.as_str(), epoch.id.as_str(), what.request_type(), reason],
-        )
-        .await?;
-        Ok(())
-    }
-
-    pub(crate) async fn answered(&self, tx: &mut Tx<'_>, state: CommandState, reason: Option<&str>) -> Result<()> {
-        let now = tx.now();
-        let final_at = state.has_final_answer().then_some(now);
-        tx.execute(
-            "UPDATE commands SET state = $3, reason = $4, answered_at = $5, leased_until = NULL \
-             WHERE organisation = $1 AND id = $2",
-            params![self.organisation.as_str(), self.id.as_str(), state.as_str(), reason, final_at],
-        )
-        .await?;
-        Ok(())
     }
 }
 
@@ -333,7 +357,10 @@ impl Commands<'_> {
     /// When the database fails.
     pub async fn not_queued(&self, command: &Command, reason: &str, random: u64) -> Result<()> {
         let (organisation, id) = (command.organisation.clone(), command.id.clone());
-        let (reason, wait) = (reason.to_owned(), asking::queue_retry(command.tries.max(1), random));
+        let (reason, wait) = (
+            reason.to_owned(),
+            asking::queue_retry(command.tries.max(1), random),
+        );
         self.0
             .db
             .write("commands.not_queued", async move |tx| {
@@ -361,9 +388,14 @@ impl Commands<'_> {
             .write("commands.plan_due", async move |tx| {
                 let due = Epoch::due(tx, limit).await?;
                 let looked_at = due.len();
-                for mut epoch in due {
-                    record::follow_up(tx, &escrow, &mut epoch).await?;
+                let mut ledger = Ledger::new(tx, &escrow);
+                ledger
+                    .read_devices(tx, due, BTreeSet::new(), &BTreeSet::new())
+                    .await?;
+                for at in 0..looked_at {
+                    record::follow_up(&mut ledger, at);
                 }
+                ledger.write(tx).await?;
                 Ok(looked_at)
             })
             .await
@@ -373,7 +405,11 @@ impl Commands<'_> {
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
-    pub async fn refresh(&self, permit: &Permit<Refresh>, serial: &SerialNumber) -> Result<Refreshed> {
+    pub async fn refresh(
+        &self,
+        permit: &Permit<Refresh>,
+        serial: &SerialNumber,
+    ) -> Result<Refreshed> {
         let (escrow, permit, serial) = (self.0.clone(), permit.clone(), serial.clone());
         let done = self
             .0
@@ -385,10 +421,17 @@ impl Commands<'_> {
                 crate::audit::record(
                     tx,
                     &escrow,
-                    permit.entry("device.refresh").subject(serial.as_str()).detail("enrollments", asked),
+                    permit
+                        .entry("device.refresh")
+                        .subject(serial.as_str())
+                        .detail("enrollments", asked),
                 )
                 .await?;
-                Ok(if asked == 0 { Refreshed::NotEnrolled } else { Refreshed::Asked })
+                Ok(if asked == 0 {
+                    Refreshed::NotEnrolled
+                } else {
+                    Refreshed::Asked
+                })
             })
             .await?;
         self.0.wake_courier();
@@ -400,7 +443,12 @@ impl Commands<'_> {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn ask_all(&self, connection: Option<&str>, trigger: Trigger, everyone: bool) -> Result<u64> {
+    pub async fn ask_all(
+        &self,
+        connection: Option<&str>,
+        trigger: Trigger,
+        everyone: bool,
+    ) -> Result<u64> {
         let connection = connection.map(str::to_owned);
         let asked = self
             .0
@@ -418,7 +466,11 @@ impl Commands<'_> {
                 .await
             })
             .await?;
-        tracing::info!(enrollments = asked, cause = trigger.as_str(), "asking devices again");
+        tracing::info!(
+            enrollments = asked,
+            cause = trigger.as_str(),
+            "asking devices again"
+        );
         self.0.wake_courier();
         Ok(asked)
     }
@@ -441,12 +493,17 @@ pub(crate) async fn ask_soon(
     serial: &SerialNumber,
     trigger: Trigger,
 ) -> Result<usize> {
-    let epochs = Epoch::open_of_device(tx, organisation, serial).await?;
-    let count = epochs.len();
-    for mut epoch in epochs {
-        let now = tx.now();
-        epoch.trigger(now, trigger);
-        record::follow_up(tx, escrow, &mut epoch).await?;
+    let key = (organisation.clone(), serial.clone());
+    let mut ledger = Ledger::new(tx, escrow);
+    ledger
+        .read(tx, &[], &[key.clone()].into(), &BTreeSet::new())
+        .await?;
+    let open = ledger.open_epochs(&key);
+    for at in &open {
+        let now = ledger.now();
+        ledger.epoch_mut(*at).trigger(now, trigger);
+        record::follow_up(&mut ledger, *at);
     }
-    Ok(count)
+    ledger.write(tx).await?;
+    Ok(open.len())
 }

@@ -78,7 +78,10 @@ impl Coverage<'_> {
     /// When the database fails.
     pub async fn report(&self, permit: &Permit<Read>) -> Result<CoverageReport> {
         let organisation = permit.organisation().clone();
-        self.0.db.read(async move |tx| report(tx, Some(&organisation)).await).await
+        self.0
+            .db
+            .read(async move |tx| report(tx, Some(&organisation)).await)
+            .await
     }
 
     /// The counts over all organisations, for the metrics of the installation.
@@ -122,7 +125,10 @@ impl Coverage<'_> {
             })
             .await?;
         if off != 0 {
-            tracing::warn!(off, "the coverage counters were off and have been corrected");
+            tracing::warn!(
+                off,
+                "the coverage counters were off and have been corrected"
+            );
         }
         Ok(off)
     }

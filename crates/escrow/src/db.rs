@@ -250,15 +250,25 @@ pub struct LiveSettings {
     pub autocheckpoint_pages: i64,
 }
 
+/// Makes identifiers in the order of those of [`Tx::new_id`].
+pub(crate) struct IdSource(Arc<Ids>);
+
+impl IdSource {
+    /// A new UUIDv7, later in order than every one before it in this process.
+    pub(crate) fn next(&self, now: Timestamp) -> Uuid {
+        self.0.next(now)
+    }
+}
+
 /// A transaction, as a verb sees it.
 pub(crate) struct Tx<'t> {
     connection: &'t mut SqliteConnection,
-    ids: &'t Ids,
+    ids: &'t Arc<Ids>,
     now: Timestamp,
 }
 
 impl<'t> Tx<'t> {
-    fn new(connection: &'t mut SqliteConnection, ids: &'t Ids, now: Timestamp) -> Self {
+    fn new(connection: &'t mut SqliteConnection, ids: &'t Arc<Ids>, now: Timestamp) -> Self {
         Self {
             connection,
             ids,
@@ -269,6 +279,11 @@ impl<'t> Tx<'t> {
     /// The moment at which the verb began. It stands still within a verb.
     pub(crate) fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Where identifiers come from, for those who make many between statements.
+    pub(crate) fn ids(&self) -> IdSource {
+        IdSource(self.ids.clone())
     }
 
     /// A new UUIDv7, later in order than every one before it in this process.

@@ -9,15 +9,17 @@ use activation_lock::observation::{Authenticate, DeviceInformation};
 use activation_lock::time::Timestamp;
 use activation_lock::window;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::codes::CodeView;
 use crate::commands::Command;
-use crate::coverage::{self, CoverageState};
+use crate::coverage::CoverageState;
 use crate::db::{Row, Tx, params};
 use crate::enrollments::{Epoch, EpochFacts, EpochState, OpenedBy};
+use crate::ledger::{DeviceKey, Ledger, Told};
 use crate::operations::{self, UnlockSummary};
 use crate::permit::{Actor, Edit, OrganisationId, Permit, Read};
-use crate::{Error, Escrow, Result, audit, codes, search};
+use crate::{Error, Escrow, Result, codes, search};
 
 /// A device as lists show it.
 #[derive(Clone, Debug, Serialize)]
@@ -171,277 +173,294 @@ macro_rules! select_devices {
         concat!(
             "SELECT devices.organisation, devices.serial, product_type, product_source, imei, imei2, meid, ",
             "cellular_source, model_name, device_name, os_version, device_code, connection, coverage, coverage_reason, ",
-            "window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at FROM devices ",
+            "window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at FROM ",
             $rest
         )
     };
 }
 
+/// A device, as the ledger works on it.
+#[derive(Clone)]
+pub(crate) struct Device {
+    pub(crate) organisation: OrganisationId,
+    pub(crate) serial: SerialNumber,
+    pub(crate) product_type: Option<ProductType>,
+    pub(crate) product_source: Option<IdentitySource>,
+    pub(crate) cellular: CellularIdentity,
+    pub(crate) cellular_source: Option<IdentitySource>,
+    pub(crate) model_name: Option<String>,
+    pub(crate) device_name: Option<String>,
+    pub(crate) os_version: Option<String>,
+    pub(crate) device_code: Option<CodeId>,
+    pub(crate) connection: Option<String>,
+    pub(crate) coverage: CoverageState,
+    pub(crate) coverage_reason: Option<String>,
+    /// As the counters have it; `None` when the device is new.
+    pub(crate) coverage_on_file: Option<CoverageState>,
+    pub(crate) window_evidence: Option<window::Evidence>,
+    pub(crate) window_opened_at: Option<Timestamp>,
+    pub(crate) suspect: Option<String>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) seen_at: Timestamp,
+    pub(crate) changed: bool,
+    /// The texts it is found by, as they are on file.
+    terms_on_file: [String; 4],
+}
+
+impl Device {
+    pub(crate) fn new(key: &DeviceKey, now: Timestamp) -> Self {
+        Self {
+            organisation: key.0.clone(),
+            serial: key.1.clone(),
+            product_type: None,
+            product_source: None,
+            cellular: CellularIdentity::default(),
+            cellular_source: None,
+            model_name: None,
+            device_name: None,
+            os_version: None,
+            device_code: None,
+            connection: None,
+            coverage: CoverageState::Missing,
+            coverage_reason: Some("never_asked".to_owned()),
+            coverage_on_file: None,
+            window_evidence: None,
+            window_opened_at: None,
+            suspect: None,
+            created_at: now,
+            seen_at: now,
+            changed: true,
+            terms_on_file: Default::default(),
+        }
+    }
+
+    fn from_row(row: &Row) -> Result<Self> {
+        let serial: String = row.get("serial")?;
+        let coverage = CoverageState::from_name(&row.get::<String>("coverage")?);
+        let mut device = Self {
+            organisation: row.get("organisation")?,
+            serial: serial
+                .parse()
+                .map_err(|_| Error::Corrupt("devices.serial"))?,
+            product_type: parsed(row.get("product_type")?, "devices.product_type")?,
+            product_source: source(row.get("product_source")?),
+            cellular: CellularIdentity {
+                imei: parsed(row.get("imei")?, "devices.imei")?,
+                imei2: parsed(row.get("imei2")?, "devices.imei2")?,
+                meid: parsed(row.get("meid")?, "devices.meid")?,
+            },
+            cellular_source: source(row.get("cellular_source")?),
+            model_name: row.get("model_name")?,
+            device_name: row.get("device_name")?,
+            os_version: row.get("os_version")?,
+            device_code: row.get::<Option<String>>("device_code")?.map(CodeId),
+            connection: row.get("connection")?,
+            coverage,
+            coverage_reason: row.get("coverage_reason")?,
+            coverage_on_file: Some(coverage),
+            window_evidence: parsed(row.get("window_evidence")?, "devices.window_evidence")?,
+            window_opened_at: row.get("window_opened_at")?,
+            suspect: row.get("suspect")?,
+            created_at: row.get("created_at")?,
+            seen_at: row.get("seen_at")?,
+            changed: false,
+            terms_on_file: Default::default(),
+        };
+        device.terms_on_file = device.texts();
+        Ok(device)
+    }
+
+    /// Devices by key; `keys` is a JSON array of organisation and serial number.
+    pub(crate) async fn of_keys(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<Self>> {
+        tx.fetch_all(
+            select_devices!(
+                "(SELECT value FROM json_each($1)) AS wanted JOIN devices ON organisation = wanted.value ->> 0 \
+                 AND serial = wanted.value ->> 1"
+            ),
+            params![keys],
+        )
+        .await?
+        .iter()
+        .map(Self::from_row)
+        .collect()
+    }
+
+    async fn by_key(
+        tx: &mut Tx<'_>,
+        organisation: &OrganisationId,
+        serial: &SerialNumber,
+    ) -> Result<Option<Self>> {
+        tx.fetch_optional(
+            select_devices!("devices WHERE organisation = $1 AND serial = $2"),
+            params![organisation.as_str(), serial.as_str()],
+        )
+        .await?
+        .map(|row| Self::from_row(&row))
+        .transpose()
+    }
+
+    pub(crate) fn key(&self) -> DeviceKey {
+        (self.organisation.clone(), self.serial.clone())
+    }
+
+    fn texts(&self) -> [String; 4] {
+        [
+            self.serial.to_string(),
+            self.product_type
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            self.model_name.clone().unwrap_or_default(),
+            self.device_name.clone().unwrap_or_default(),
+        ]
+    }
+
+    /// The sources of words it is found by, with the text on file and the text now.
+    pub(crate) fn terms(&self) -> Vec<(&'static str, String, String)> {
+        let on_file = self.terms_on_file.clone();
+        ["serial", "product", "model", "name"]
+            .into_iter()
+            .zip(on_file.into_iter().zip(self.texts()))
+            .map(|(source, (had, has))| (source, had, has))
+            .collect()
+    }
+
+    /// Every column, in the order of [`crate::ledger`]'s statement.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        json!([
+            self.organisation.as_str(),
+            self.serial,
+            self.product_type,
+            self.product_source.map(IdentitySource::as_str),
+            self.cellular.imei,
+            self.cellular.imei2,
+            self.cellular.meid,
+            self.cellular_source.map(IdentitySource::as_str),
+            self.model_name,
+            self.device_name,
+            self.os_version,
+            self.device_code,
+            self.connection,
+            self.coverage.as_str(),
+            self.coverage_reason,
+            self.window_evidence.map(window::Evidence::as_str),
+            self.window_opened_at,
+            self.window_opened_at.map(|at| at.plus(window::WINDOW)),
+            self.suspect,
+            self.created_at,
+            self.seen_at
+        ])
+    }
+
+    /// Takes in what a device told of itself. A value from a better source is not replaced by one of a worse.
+    fn learn(&mut self, told: &Told<'_>, now: Timestamp) {
+        if let Some(product_type) = told.product_type
+            && self.product_source != Some(IdentitySource::Person)
+        {
+            self.product_type = Some(product_type.clone());
+            self.product_source = Some(IdentitySource::Device);
+        }
+        if !told.cellular.is_empty() && self.cellular_source.is_none_or(|had| had <= told.source) {
+            self.cellular = told.cellular.clone();
+            self.cellular_source = Some(told.source);
+        }
+        for (known, told) in [
+            (&mut self.model_name, told.model_name),
+            (&mut self.device_name, told.device_name),
+            (&mut self.os_version, told.os_version),
+        ] {
+            if let Some(told) = told {
+                *known = Some(told.to_owned());
+            }
+        }
+        self.seen_at = now;
+        self.changed = true;
+    }
+
+    /// Takes in what an Authenticate says.
+    pub(crate) fn learn_authenticate(&mut self, said: &Authenticate, now: Timestamp) {
+        let told = Told {
+            product_type: said.product_type.as_ref(),
+            model_name: said.model_name.as_deref(),
+            device_name: None,
+            os_version: said.os_version.as_deref(),
+            cellular: &said.cellular,
+            source: IdentitySource::Device,
+        };
+        self.learn(&told, now);
+    }
+
+    /// Takes in an answer to DeviceInformation.
+    pub(crate) fn learn_information(&mut self, said: &DeviceInformation, now: Timestamp) {
+        let slots = said.slots.as_ref().filter(|slots| !slots.is_empty());
+        let told = Told {
+            product_type: said.product_type.as_ref(),
+            model_name: said.model_name.as_deref(),
+            device_name: said.device_name.as_deref(),
+            os_version: said.os_version.as_deref(),
+            cellular: slots.unwrap_or(&said.cellular),
+            source: if slots.is_some() {
+                IdentitySource::Slots
+            } else {
+                IdentitySource::Device
+            },
+        };
+        self.learn(&told, now);
+    }
+
+    fn identity(&self) -> Option<DeviceIdentity> {
+        let CellularIdentity { imei, imei2, meid } = self.cellular.clone();
+        let product_type = self.product_type.clone()?;
+        Some(DeviceIdentity {
+            serial: self.serial.clone(),
+            product_type,
+            imei,
+            imei2,
+            meid,
+        })
+    }
+
+    fn summary(&self, now: Timestamp) -> DeviceSummary {
+        let window = window::window(
+            self.window_opened_at.unwrap_or(now),
+            self.window_evidence
+                .filter(|_| self.window_opened_at.is_some()),
+            self.coverage == CoverageState::Covered,
+            now,
+        );
+        DeviceSummary {
+            organisation: self.organisation.clone(),
+            serial: self.serial.clone(),
+            product_type: self.product_type.clone(),
+            model_name: self.model_name.clone(),
+            device_name: self.device_name.clone(),
+            os_version: self.os_version.clone(),
+            connection: self.connection.clone(),
+            coverage: self.coverage,
+            coverage_reason: self.coverage_reason.clone(),
+            window: window.as_str(),
+            window_closes_at: self.window_opened_at.map(|at| at.plus(window::WINDOW)),
+            suspect: self.suspect.clone(),
+            seen_at: self.seen_at,
+        }
+    }
+}
+
 fn parsed<T: std::str::FromStr>(text: Option<String>, column: &'static str) -> Result<Option<T>> {
-    text.map(|t| t.parse()).transpose().map_err(|_| Error::Corrupt(column))
+    text.map(|t| t.parse())
+        .transpose()
+        .map_err(|_| Error::Corrupt(column))
 }
 
 fn source(text: Option<String>) -> Option<IdentitySource> {
-    [IdentitySource::List, IdentitySource::Device, IdentitySource::Slots, IdentitySource::Person]
-        .into_iter()
-        .find(|s| Some(s.as_str()) == text.as_deref())
-}
-
-fn summary(row: &Row, now: Timestamp) -> Result<DeviceSummary> {
-    let serial: String = row.get("serial")?;
-    let coverage = CoverageState::from_name(&row.get::<String>("coverage")?);
-    let opened_at: Option<Timestamp> = row.get("window_opened_at")?;
-    let evidence: Option<window::Evidence> = parsed(row.get("window_evidence")?, "devices.window_evidence")?;
-    let window = window::window(
-        opened_at.unwrap_or(now),
-        evidence.filter(|_| opened_at.is_some()),
-        coverage == CoverageState::Covered,
-        now,
-    );
-    Ok(DeviceSummary {
-        organisation: row.get("organisation")?,
-        serial: serial.parse().map_err(|_| Error::Corrupt("devices.serial"))?,
-        product_type: parsed(row.get("product_type")?, "devices.product_type")?,
-        model_name: row.get("model_name")?,
-        device_name: row.get("device_name")?,
-        os_version: row.get("os_version")?,
-        connection: row.get("connection")?,
-        coverage,
-        coverage_reason: row.get("coverage_reason")?,
-        window: window.as_str(),
-        window_closes_at: row.get("window_closes_at")?,
-        suspect: row.get("suspect")?,
-        seen_at: row.get("seen_at")?,
-    })
-}
-
-fn cellular(row: &Row) -> Result<CellularIdentity> {
-    Ok(CellularIdentity {
-        imei: parsed(row.get("imei")?, "devices.imei")?,
-        imei2: parsed(row.get("imei2")?, "devices.imei2")?,
-        meid: parsed(row.get("meid")?, "devices.meid")?,
-    })
-}
-
-async fn row_of(tx: &mut Tx<'_>, organisation: &OrganisationId, serial: &SerialNumber) -> Result<Option<Row>> {
-    tx.fetch_optional(
-        select_devices!("WHERE devices.organisation = $1 AND devices.serial = $2"),
-        params![organisation.as_str(), serial.as_str()],
-    )
-    .await
-}
-
-/// Makes the row of a device if there is none. Says whether it did.
-pub(crate) async fn ensure(tx: &mut Tx<'_>, organisation: &OrganisationId, serial: &SerialNumber) -> Result<bool> {
-    let now = tx.now();
-    let inserted = tx
-        .execute(
-            "INSERT INTO devices (organisation, serial, coverage, coverage_reason, created_at, seen_at) \
-             VALUES ($1, $2, $3, 'never_asked', $4, $4) ON CONFLICT DO NOTHING",
-            params![organisation.as_str(), serial.as_str(), CoverageState::Missing.as_str(), now],
-        )
-        .await?;
-    if inserted == 1 {
-        coverage::count(tx, organisation, CoverageState::Missing, 1).await?;
-        search::index(tx, organisation, serial, "serial", Some(serial.as_str())).await?;
-    }
-    Ok(inserted == 1)
-}
-
-pub(crate) async fn enrolled_with(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    connection: &str,
-) -> Result<()> {
-    let now = tx.now();
-    tx.execute(
-        "UPDATE devices SET connection = $3, suspect = NULL, seen_at = $4 WHERE organisation = $1 AND serial = $2",
-        params![organisation.as_str(), serial.as_str(), connection, now],
-    )
-    .await?;
-    Ok(())
-}
-
-pub(crate) async fn suspect(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    why: Option<&str>,
-) -> Result<()> {
-    tx.execute(
-        "UPDATE devices SET suspect = $3 WHERE organisation = $1 AND serial = $2",
-        params![organisation.as_str(), serial.as_str(), why],
-    )
-    .await?;
-    Ok(())
-}
-
-pub(crate) async fn product_type(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-) -> Result<Option<ProductType>> {
-    match row_of(tx, organisation, serial).await? {
-        Some(row) => parsed(row.get("product_type")?, "devices.product_type"),
-        None => Ok(None),
-    }
-}
-
-pub(crate) async fn current_device_code(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-) -> Result<Option<CodeId>> {
-    match row_of(tx, organisation, serial).await? {
-        Some(row) => Ok(row.get::<Option<String>>("device_code")?.map(CodeId)),
-        None => Ok(None),
-    }
-}
-
-pub(crate) async fn set_device_code(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    code: &CodeId,
-) -> Result<()> {
-    tx.execute(
-        "UPDATE devices SET device_code = $3 WHERE organisation = $1 AND serial = $2",
-        params![organisation.as_str(), serial.as_str(), code.0.as_str()],
-    )
-    .await?;
-    Ok(())
-}
-
-/// The device was set up afresh, as far as anybody can tell: the 15 days run from the start of this epoch (R9).
-pub(crate) async fn window_opened(
-    tx: &mut Tx<'_>,
-    epoch: &Epoch,
-    serial: &SerialNumber,
-    awaiting: bool,
-    different_code: bool,
-) -> Result<()> {
-    let Some(evidence) = window::evidence(awaiting, different_code) else { return Ok(()) };
-    tx.execute(
-        "UPDATE devices SET window_evidence = $3, window_opened_at = $4, window_closes_at = $5 \
-         WHERE organisation = $1 AND serial = $2 AND (window_opened_at IS NULL OR window_opened_at < $4)",
-        params![
-            epoch.organisation.as_str(),
-            serial.as_str(),
-            evidence.as_str(),
-            epoch.opened_at,
-            epoch.opened_at.plus(window::WINDOW)
-        ],
-    )
-    .await?;
-    Ok(())
-}
-
-/// The values of one report that name and describe a device.
-struct Told<'a> {
-    product_type: Option<&'a ProductType>,
-    model_name: Option<&'a str>,
-    device_name: Option<&'a str>,
-    os_version: Option<&'a str>,
-    cellular: &'a CellularIdentity,
-    source: IdentitySource,
-}
-
-pub(crate) async fn learn_authenticate(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    said: &Authenticate,
-) -> Result<()> {
-    let told = Told {
-        product_type: said.product_type.as_ref(),
-        model_name: said.model_name.as_deref(),
-        device_name: None,
-        os_version: said.os_version.as_deref(),
-        cellular: &said.cellular,
-        source: IdentitySource::Device,
-    };
-    learn(tx, organisation, serial, &told).await
-}
-
-pub(crate) async fn learn_information(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    said: &DeviceInformation,
-) -> Result<()> {
-    let slots = said.slots.as_ref().filter(|slots| !slots.is_empty());
-    let told = Told {
-        product_type: said.product_type.as_ref(),
-        model_name: said.model_name.as_deref(),
-        device_name: said.device_name.as_deref(),
-        os_version: said.os_version.as_deref(),
-        cellular: slots.unwrap_or(&said.cellular),
-        source: if slots.is_some() { IdentitySource::Slots } else { IdentitySource::Device },
-    };
-    learn(tx, organisation, serial, &told).await
-}
-
-/// Takes in what a device told of itself. A value from a better source is not replaced by one of a worse.
-async fn learn(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    told: &Told<'_>,
-) -> Result<()> {
-    let Some(row) = row_of(tx, organisation, serial).await? else { return Ok(()) };
-    let (product_had, cellular_had) = (source(row.get("product_source")?), source(row.get("cellular_source")?));
-    let now = tx.now();
-    if let Some(product_type) = told.product_type
-        && product_had.is_none_or(|had| had <= told.source || told.source == IdentitySource::Device)
-        && product_had != Some(IdentitySource::Person)
-    {
-        tx.execute(
-            "UPDATE devices SET product_type = $3, product_source = $4 WHERE organisation = $1 AND serial = $2",
-            params![organisation.as_str(), serial.as_str(), product_type.as_str(), told.source.as_str()],
-        )
-        .await?;
-        search::index(tx, organisation, serial, "product", Some(product_type.as_str())).await?;
-    }
-    if !told.cellular.is_empty() && cellular_had.is_none_or(|had| had <= told.source) {
-        set_cellular(tx, organisation, serial, told.cellular, told.source).await?;
-    }
-    tx.execute(
-        "UPDATE devices SET model_name = COALESCE($3, model_name), device_name = COALESCE($4, device_name), \
-         os_version = COALESCE($5, os_version), seen_at = $6 WHERE organisation = $1 AND serial = $2",
-        params![organisation.as_str(), serial.as_str(), told.model_name, told.device_name, told.os_version, now],
-    )
-    .await?;
-    if told.model_name.is_some() {
-        search::index(tx, organisation, serial, "model", told.model_name).await?;
-    }
-    if told.device_name.is_some() {
-        search::index(tx, organisation, serial, "name", told.device_name).await?;
-    }
-    Ok(())
-}
-
-async fn set_cellular(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    cellular: &CellularIdentity,
-    source: IdentitySource,
-) -> Result<()> {
-    tx.execute(
-        "UPDATE devices SET imei = $3, imei2 = $4, meid = $5, cellular_source = $6 \
-         WHERE organisation = $1 AND serial = $2",
-        params![
-            organisation.as_str(),
-            serial.as_str(),
-            cellular.imei.as_ref().map(Imei::as_str),
-            cellular.imei2.as_ref().map(Imei::as_str),
-            cellular.meid.as_ref().map(Meid::as_str),
-            source.as_str()
-        ],
-    )
-    .await?;
-    Ok(())
+    [
+        IdentitySource::List,
+        IdentitySource::Device,
+        IdentitySource::Slots,
+        IdentitySource::Person,
+    ]
+    .into_iter()
+    .find(|s| Some(s.as_str()) == text.as_deref())
 }
 
 /// How a device is named to Apple, and where its IMEIs come from; `None` without a product type (R15).
@@ -450,83 +469,21 @@ pub(crate) async fn identity_for_unlock(
     organisation: &OrganisationId,
     serial: &SerialNumber,
 ) -> Result<Option<(DeviceIdentity, IdentitySource)>> {
-    match row_of(tx, organisation, serial).await? {
-        Some(row) => Ok(identity(&row, serial)?.zip(Some(
-            source(row.get("cellular_source")?).unwrap_or(IdentitySource::Device),
-        ))),
-        None => Ok(None),
-    }
+    Ok(Device::by_key(tx, organisation, serial)
+        .await?
+        .and_then(|device| {
+            Some((
+                device.identity()?,
+                device.cellular_source.unwrap_or(IdentitySource::Device),
+            ))
+        }))
 }
 
-fn identity(row: &Row, serial: &SerialNumber) -> Result<Option<DeviceIdentity>> {
-    let product_type: Option<ProductType> = parsed(row.get("product_type")?, "devices.product_type")?;
-    let CellularIdentity { imei, imei2, meid } = cellular(row)?;
-    Ok(product_type.map(|product_type| DeviceIdentity { serial: serial.clone(), product_type, imei, imei2, meid }))
-}
-
-/// When the newest epoch of the device was opened, and under which topic it is enrolled.
-pub(crate) async fn live_epoch(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-) -> Result<Option<LiveEpoch>> {
-    let newest = Epoch::open_of_device(tx, organisation, serial).await?.pop();
-    Ok(newest.map(|epoch| LiveEpoch {
-        opened_at: epoch.opened_at,
-        adopted: epoch.opened_by == OpenedBy::Adopted,
-        topic: epoch.topic,
-        connection: epoch.connection,
-    }))
-}
-
-/// What an unlock wants to know of the live epoch.
-pub(crate) struct LiveEpoch {
-    /// When it was opened here.
-    pub(crate) opened_at: Timestamp,
-    /// It was found under way: no sign of a new enrolment.
-    pub(crate) adopted: bool,
-    /// The push topic.
-    pub(crate) topic: Option<String>,
-    /// The MDM connection.
-    pub(crate) connection: String,
-}
-
-/// Works out anew whether the code of a device is held, and why not.
-pub(crate) async fn refresh_coverage(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-) -> Result<()> {
-    let Some(row) = row_of(tx, organisation, serial).await? else { return Ok(()) };
-    let had = CoverageState::from_name(&row.get::<String>("coverage")?);
-    let had_reason: Option<String> = row.get("coverage_reason")?;
-    let product: Option<ProductType> = parsed(row.get("product_type")?, "devices.product_type")?;
-    let has_current = row.get::<Option<String>>("device_code")?.is_some();
-    let epochs = Epoch::open_of_device(tx, organisation, serial).await?;
-    let (state, reason) = match epochs.last() {
-        None if has_current => (CoverageState::Covered, None),
-        None => {
-            let any = !codes::candidates(tx, organisation, serial).await?.is_empty();
-            if any { (CoverageState::Covered, Some("kept_only")) } else { (CoverageState::Missing, Some("not_enrolled")) }
-        }
-        Some(epoch) => covered_in(epoch, product.as_ref()),
-    };
-    if had == state && had_reason.as_deref() == reason {
-        return Ok(());
-    }
-    tx.execute(
-        "UPDATE devices SET coverage = $3, coverage_reason = $4 WHERE organisation = $1 AND serial = $2",
-        params![organisation.as_str(), serial.as_str(), state.as_str(), reason],
-    )
-    .await?;
-    if had != state {
-        coverage::count(tx, organisation, had, -1).await?;
-        coverage::count(tx, organisation, state, 1).await?;
-    }
-    Ok(())
-}
-
-fn covered_in(epoch: &Epoch, product: Option<&ProductType>) -> (CoverageState, Option<&'static str>) {
+/// Whether the code of the device of an open epoch is held, and why not.
+pub(crate) fn covered_in(
+    epoch: &Epoch,
+    product: Option<&ProductType>,
+) -> (CoverageState, Option<&'static str>) {
     if epoch.code.is_some() {
         return (CoverageState::Covered, None);
     }
@@ -604,7 +561,7 @@ impl Devices<'_> {
                 let rows = tx
                     .fetch_all(
                         select_devices!(
-                            "WHERE devices.organisation = $1 AND devices.serial > $2 \
+                            "devices WHERE devices.organisation = $1 AND devices.serial > $2 \
                              AND ($3 IS NULL OR coverage = $3) \
                              AND ($4 IS NULL OR connection = $4) \
                              AND ($5 IS NULL OR product_type = $5) \
@@ -628,7 +585,10 @@ impl Devices<'_> {
                         ],
                     )
                     .await?;
-                let mut items = rows.iter().map(|row| summary(row, now)).collect::<Result<Vec<_>>>()?;
+                let mut items = rows
+                    .iter()
+                    .map(|row| Ok(Device::from_row(row)?.summary(now)))
+                    .collect::<Result<Vec<_>>>()?;
                 let more = items.len() > limit;
                 items.truncate(limit);
                 let next = more.then(|| items.last().map(|d| d.serial.to_string())).flatten();
@@ -641,27 +601,34 @@ impl Devices<'_> {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn get(&self, permit: &Permit<Read>, serial: &SerialNumber) -> Result<Option<DeviceView>> {
+    pub async fn get(
+        &self,
+        permit: &Permit<Read>,
+        serial: &SerialNumber,
+    ) -> Result<Option<DeviceView>> {
         let organisation = permit.organisation().clone();
         let serial = serial.clone();
         self.0
             .db
             .read(async move |tx| {
                 let now = tx.now();
-                let Some(row) = row_of(tx, &organisation, &serial).await? else { return Ok(None) };
-                let summary = summary(&row, now)?;
+                let Some(device) = Device::by_key(tx, &organisation, &serial).await? else {
+                    return Ok(None);
+                };
+                let summary = device.summary(now);
                 let family = summary.product_type.as_ref().map(ProductType::family);
                 let epochs = Epoch::all_of_device(tx, &organisation, &serial).await?;
                 let codes = codes::views(tx, &organisation, &serial).await?;
                 let commands = Command::of_device(tx, &organisation, &serial, 50).await?;
                 let unlocks = operations::of_device(tx, &organisation, &serial, 20).await?;
-                let timeline = timeline(tx, &organisation, &serial, &epochs, &commands, &unlocks).await?;
+                let timeline =
+                    timeline(tx, &organisation, &serial, &epochs, &commands, &unlocks).await?;
                 let product = summary.product_type.clone();
                 Ok(Some(DeviceView {
-                    identity: identity(&row, &serial)?,
-                    cellular_source: source(row.get("cellular_source")?),
-                    product_source: source(row.get("product_source")?),
-                    cellular: cellular(&row)?,
+                    identity: device.identity(),
+                    cellular_source: device.cellular_source,
+                    product_source: device.product_source,
+                    cellular: device.cellular,
                     summary,
                     codes,
                     epochs: epochs
@@ -695,38 +662,44 @@ impl Devices<'_> {
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
-    pub async fn correct(&self, permit: &Permit<Edit>, serial: &SerialNumber, set: &Corrections) -> Result<()> {
-        let (escrow, permit, serial, set) = (self.0.clone(), permit.clone(), serial.clone(), set.clone());
+    pub async fn correct(
+        &self,
+        permit: &Permit<Edit>,
+        serial: &SerialNumber,
+        set: &Corrections,
+    ) -> Result<()> {
+        let (escrow, permit, serial, set) =
+            (self.0.clone(), permit.clone(), serial.clone(), set.clone());
         self.0
             .db
             .write("devices.correct", async move |tx| {
                 permit.confirm(tx).await?;
                 let organisation = permit.organisation().clone();
-                ensure(tx, &organisation, &serial).await?;
+                let key = (organisation, serial.clone());
+                let mut ledger = Ledger::new(tx, &escrow);
+                ledger
+                    .read(tx, &[], &[key.clone()].into(), &[].into())
+                    .await?;
+                let device = ledger.device_mut(&key);
                 let mut entry = permit.entry("device.corrected").subject(serial.as_str());
                 if let Some(product_type) = &set.product_type {
-                    tx.execute(
-                        "UPDATE devices SET product_type = $3, product_source = 'person' \
-                         WHERE organisation = $1 AND serial = $2",
-                        params![organisation.as_str(), serial.as_str(), product_type.as_str()],
-                    )
-                    .await?;
-                    search::index(tx, &organisation, &serial, "product", Some(product_type.as_str())).await?;
+                    device.product_type = Some(product_type.clone());
+                    device.product_source = Some(IdentitySource::Person);
                     entry = entry.detail("product_type", product_type.as_str());
                 }
                 if set.imei.is_some() || set.imei2.is_some() || set.meid.is_some() {
-                    let row = row_of(tx, &organisation, &serial).await?.ok_or(Error::Corrupt("devices"))?;
-                    let had = cellular(&row)?;
-                    let now_known = CellularIdentity {
+                    let had = device.cellular.clone();
+                    device.cellular = CellularIdentity {
                         imei: set.imei.clone().or(had.imei),
                         imei2: set.imei2.clone().or(had.imei2),
                         meid: set.meid.clone().or(had.meid),
                     };
-                    set_cellular(tx, &organisation, &serial, &now_known, IdentitySource::Person).await?;
+                    device.cellular_source = Some(IdentitySource::Person);
                     entry = entry.detail("cellular", "set");
                 }
-                refresh_coverage(tx, &organisation, &serial).await?;
-                audit::record(tx, &escrow, entry).await
+                ledger.refresh_coverage(&key);
+                ledger.audit(entry);
+                ledger.write(tx).await
             })
             .await
     }
@@ -743,7 +716,11 @@ async fn timeline(
 ) -> Result<Vec<TimelineEntry>> {
     let mut lines = Vec::new();
     let mut add = |at: Timestamp, what: &str, details: String| {
-        lines.push(TimelineEntry { at, what: what.to_owned(), details });
+        lines.push(TimelineEntry {
+            at,
+            what: what.to_owned(),
+            details,
+        });
     };
     for epoch in epochs {
         let how = match epoch.opened_by {
@@ -753,18 +730,34 @@ async fn timeline(
         };
         add(epoch.opened_at, "enrollment.opened", how.to_owned());
         if let Some(closed_at) = epoch.closed_at {
-            add(closed_at, "enrollment.closed", epoch.state_reason.clone().unwrap_or_default());
+            add(
+                closed_at,
+                "enrollment.closed",
+                epoch.state_reason.clone().unwrap_or_default(),
+            );
         }
     }
     for command in commands {
-        add(command.created_at, "command.made", command.what.request_type().to_owned());
+        add(
+            command.created_at,
+            "command.made",
+            command.what.request_type().to_owned(),
+        );
         if let Some(at) = command.answered_at {
             let outcome = command.reason.as_deref().unwrap_or("answered");
-            add(at, "command.answered", format!("{}: {outcome}", command.what.request_type()));
+            add(
+                at,
+                "command.answered",
+                format!("{}: {outcome}", command.what.request_type()),
+            );
         }
     }
     for unlock in unlocks {
-        add(unlock.requested_at, "unlock.requested", format!("by {}: {}", unlock.requested_by, unlock.reason));
+        add(
+            unlock.requested_at,
+            "unlock.requested",
+            format!("by {}: {}", unlock.requested_by, unlock.reason),
+        );
         if let Some(at) = unlock.ended_at {
             add(at, "unlock.ended", unlock.state.as_str().to_owned());
         }

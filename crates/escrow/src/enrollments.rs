@@ -7,9 +7,11 @@ use activation_lock::guard::{self, MacFacts, OptionHistory};
 use activation_lock::observation::{DeviceInformation, EnrollmentKind, ErrorLink, SecurityInfo};
 use activation_lock::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::connections::ConnectionRef;
 use crate::db::{Row, Tx, params};
+use crate::ledger::{EnrollmentKey, Ledger};
 use crate::permit::OrganisationId;
 use crate::{Error, Escrow, Result, record};
 
@@ -126,7 +128,9 @@ pub struct EpochFacts {
     pub allowed_first_true: Option<Timestamp>,
     /// When it was first read back as false.
     pub allowed_first_false: Option<Timestamp>,
-    /// When we first sent the permission.
+    /// A permission, to allow or to deny, was sent in this epoch.
+    pub permission_sent: bool,
+    /// When we first sent the permission to allow.
     pub first_allow: Option<Timestamp>,
     /// How the device refused to give a code, if it did at the last ask.
     pub refusal: Option<Refusal>,
@@ -156,7 +160,11 @@ impl EpochFacts {
         if let Some(allowed) = info.lock_allowed {
             self.allowed = Some(allowed);
             self.allowed_at = Some(at);
-            let first = if allowed { &mut self.allowed_first_true } else { &mut self.allowed_first_false };
+            let first = if allowed {
+                &mut self.allowed_first_true
+            } else {
+                &mut self.allowed_first_false
+            };
             first.get_or_insert(at);
         }
         found_on
@@ -198,16 +206,16 @@ pub(crate) struct Epoch {
     pub(crate) last_asked_at: Option<Timestamp>,
     pub(crate) triggered_at: Option<Timestamp>,
     pub(crate) answers_lost_at: Option<Timestamp>,
+    pub(crate) next_ask_at: Option<Timestamp>,
     pub(crate) seen_at: Timestamp,
 }
-
 
 macro_rules! select_epochs {
     ($rest:literal) => {
         concat!(
-            "SELECT organisation, id, connection, enrollment, kind, serial, udid, topic, opened_by, opened_at, ",
-            "event_at, authenticated_at, enrolled_at, state, state_reason, closed_at, code, code_at, facts, ",
-            "last_asked_at, triggered_at, answers_lost_at, seen_at FROM epochs ",
+            "SELECT epochs.organisation, epochs.id, connection, enrollment, kind, serial, udid, topic, opened_by, ",
+            "opened_at, event_at, authenticated_at, enrolled_at, state, state_reason, closed_at, code, code_at, facts, ",
+            "last_asked_at, triggered_at, answers_lost_at, next_ask_at, seen_at FROM ",
             $rest
         )
     };
@@ -224,7 +232,10 @@ impl Epoch {
             connection: row.get("connection")?,
             enrollment: row.get("enrollment")?,
             kind: EnrollmentKind::from_name(&kind).ok_or(Error::Corrupt("epochs.kind"))?,
-            serial: serial.map(|s| s.parse()).transpose().map_err(|_| Error::Corrupt("epochs.serial"))?,
+            serial: serial
+                .map(|s| s.parse())
+                .transpose()
+                .map_err(|_| Error::Corrupt("epochs.serial"))?,
             udid: row.get("udid")?,
             topic: row.get("topic")?,
             opened_by: OpenedBy::from_name(&row.get::<String>("opened_by")?),
@@ -241,14 +252,19 @@ impl Epoch {
             last_asked_at: row.get("last_asked_at")?,
             triggered_at: row.get("triggered_at")?,
             answers_lost_at: row.get("answers_lost_at")?,
+            next_ask_at: row.get("next_ask_at")?,
             seen_at: row.get("seen_at")?,
         })
     }
 
     /// The live epoch of an enrollment.
-    pub(crate) async fn live(tx: &mut Tx<'_>, connection: &ConnectionRef, enrollment: &str) -> Result<Option<Self>> {
+    async fn live(
+        tx: &mut Tx<'_>,
+        connection: &ConnectionRef,
+        enrollment: &str,
+    ) -> Result<Option<Self>> {
         tx.fetch_optional(
-            select_epochs!("WHERE organisation = $1 AND connection = $2 AND enrollment = $3 AND closed_at IS NULL"),
+            select_epochs!("epochs WHERE organisation = $1 AND connection = $2 AND enrollment = $3 AND closed_at IS NULL"),
             params![connection.organisation.as_str(), connection.id.as_str(), enrollment],
         )
         .await?
@@ -256,25 +272,36 @@ impl Epoch {
         .transpose()
     }
 
-    pub(crate) async fn by_id(tx: &mut Tx<'_>, organisation: &OrganisationId, id: &str) -> Result<Option<Self>> {
-        tx.fetch_optional(
-            select_epochs!("WHERE organisation = $1 AND id = $2"),
-            params![organisation.as_str(), id],
+    /// The live epochs of these enrollments.
+    pub(crate) async fn live_of(
+        tx: &mut Tx<'_>,
+        enrollments: &[EnrollmentKey],
+    ) -> Result<Vec<Self>> {
+        let keys: Vec<_> = enrollments
+            .iter()
+            .map(|(c, enrollment)| json!([c.organisation.as_str(), c.id, enrollment]))
+            .collect();
+        tx.fetch_all(
+            select_epochs!(
+                "(SELECT DISTINCT value FROM json_each($1)) AS wanted JOIN epochs ON organisation = wanted.value ->> 0 \
+                 AND connection = wanted.value ->> 1 AND enrollment = wanted.value ->> 2 AND closed_at IS NULL"
+            ),
+            params![json!(keys).to_string()],
         )
         .await?
-        .map(|row| Self::from_row(&row))
-        .transpose()
+        .iter()
+        .map(Self::from_row)
+        .collect()
     }
 
-    /// The epochs of a device that are not closed.
-    pub(crate) async fn open_of_device(
-        tx: &mut Tx<'_>,
-        organisation: &OrganisationId,
-        serial: &SerialNumber,
-    ) -> Result<Vec<Self>> {
+    /// The open epochs of these devices; `keys` is a JSON array of organisation and serial number.
+    pub(crate) async fn open_of_keys(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<Self>> {
         tx.fetch_all(
-            select_epochs!("WHERE organisation = $1 AND serial = $2 AND closed_at IS NULL ORDER BY id"),
-            params![organisation.as_str(), serial.as_str()],
+            select_epochs!(
+                "(SELECT value FROM json_each($1)) AS wanted JOIN epochs ON organisation = wanted.value ->> 0 \
+                 AND serial = wanted.value ->> 1 AND closed_at IS NULL"
+            ),
+            params![keys],
         )
         .await?
         .iter()
@@ -289,7 +316,7 @@ impl Epoch {
         serial: &SerialNumber,
     ) -> Result<Vec<Self>> {
         tx.fetch_all(
-            select_epochs!("WHERE organisation = $1 AND serial = $2 ORDER BY id"),
+            select_epochs!("epochs WHERE organisation = $1 AND serial = $2 ORDER BY id"),
             params![organisation.as_str(), serial.as_str()],
         )
         .await?
@@ -302,7 +329,9 @@ impl Epoch {
     pub(crate) async fn due(tx: &mut Tx<'_>, limit: i64) -> Result<Vec<Self>> {
         let now = tx.now();
         tx.fetch_all(
-            select_epochs!("WHERE next_ask_at <= $1 AND closed_at IS NULL ORDER BY next_ask_at LIMIT $2"),
+            select_epochs!(
+                "epochs WHERE next_ask_at <= $1 AND closed_at IS NULL ORDER BY next_ask_at LIMIT $2"
+            ),
             params![now, limit],
         )
         .await?
@@ -311,18 +340,19 @@ impl Epoch {
         .collect()
     }
 
-    pub(crate) async fn open(
-        tx: &mut Tx<'_>,
+    /// A new one, opened now.
+    pub(crate) fn new(
+        id: String,
         connection: &ConnectionRef,
         enrollment: &str,
         kind: EnrollmentKind,
         opened_by: OpenedBy,
         event_at: Timestamp,
-    ) -> Result<Self> {
-        let now = tx.now();
-        let epoch = Self {
+        now: Timestamp,
+    ) -> Self {
+        Self {
             organisation: connection.organisation.clone(),
-            id: tx.new_id().to_string(),
+            id,
             connection: connection.id.clone(),
             enrollment: enrollment.to_owned(),
             kind,
@@ -343,72 +373,40 @@ impl Epoch {
             last_asked_at: None,
             triggered_at: None,
             answers_lost_at: None,
+            next_ask_at: None,
             seen_at: now,
-        };
-        tx.execute(
-            "INSERT INTO epochs (organisation, id, connection, enrollment, kind, opened_by, opened_at, event_at, state, \
-             facts, seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '{}', $7)",
-            params![
-                epoch.organisation.as_str(),
-                epoch.id.as_str(),
-                epoch.connection.as_str(),
-                epoch.enrollment.as_str(),
-                epoch.kind.as_str(),
-                epoch.opened_by.as_str(),
-                now,
-                event_at,
-                epoch.state.as_str()
-            ],
-        )
-        .await?;
-        Ok(epoch)
+        }
     }
 
-    /// Writes back everything that changes in an epoch's life, with the moment of its next ask.
-    pub(crate) async fn save(&self, tx: &mut Tx<'_>, next_ask_at: Option<Timestamp>) -> Result<()> {
+    /// Every column, in the order of [`crate::ledger`]'s statement.
+    pub(crate) fn to_json(&self, next_ask_at: Option<Timestamp>) -> serde_json::Value {
         let facts = serde_json::to_string(&self.facts).expect("facts are plain values");
-        tx.execute(
-            "UPDATE epochs SET serial = $3, udid = $4, topic = $5, authenticated_at = $6, enrolled_at = $7, state = $8, \
-             state_reason = $9, closed_at = $10, code = $11, code_at = $12, facts = $13, last_asked_at = $14, \
-             triggered_at = $15, answers_lost_at = $16, next_ask_at = $17, seen_at = $18 \
-             WHERE organisation = $1 AND id = $2",
-            params![
-                self.organisation.as_str(),
-                self.id.as_str(),
-                self.serial.as_ref().map(SerialNumber::as_str),
-                self.udid.as_deref(),
-                self.topic.as_deref(),
-                self.authenticated_at,
-                self.enrolled_at,
-                self.state.as_str(),
-                self.state_reason.as_deref(),
-                self.closed_at,
-                self.code.as_ref().map(|c| c.0.as_str()),
-                self.code_at,
-                facts,
-                self.last_asked_at,
-                self.triggered_at,
-                self.answers_lost_at,
-                next_ask_at,
-                self.seen_at
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// Ends the epoch: its pending commands are void (R8), its codes stay (R2).
-    pub(crate) async fn close(&mut self, tx: &mut Tx<'_>, state: EpochState, reason: &str) -> Result<()> {
-        self.state = state;
-        self.state_reason = Some(reason.to_owned());
-        self.closed_at = Some(tx.now());
-        tx.execute(
-            "UPDATE commands SET state = 'void', reason = $3 WHERE organisation = $1 AND epoch = $2 \
-             AND state IN ('planned', 'queued', 'not_now')",
-            params![self.organisation.as_str(), self.id.as_str(), reason],
-        )
-        .await?;
-        self.save(tx, None).await
+        json!([
+            self.organisation.as_str(),
+            self.id,
+            self.connection,
+            self.enrollment,
+            self.kind.as_str(),
+            self.serial,
+            self.udid,
+            self.topic,
+            self.opened_by.as_str(),
+            self.opened_at,
+            self.event_at,
+            self.authenticated_at,
+            self.enrolled_at,
+            self.state.as_str(),
+            self.state_reason,
+            self.closed_at,
+            self.code,
+            self.code_at,
+            facts,
+            self.last_asked_at,
+            self.triggered_at,
+            self.answers_lost_at,
+            next_ask_at,
+            self.seen_at
+        ])
     }
 
     /// Whether its answers may move the current code (R1, R5).
@@ -543,18 +541,28 @@ async fn settle(
     organisation: &OrganisationId,
     serial: &SerialNumber,
 ) -> Result<bool> {
-    let now = tx.now();
-    let epochs = Epoch::open_of_device(tx, organisation, serial).await?;
-    let (silent, heard): (Vec<Epoch>, Vec<Epoch>) =
-        epochs.into_iter().partition(|epoch| now.since(epoch.seen_at) >= SILENT_AFTER);
-    let [winner] = heard.as_slice() else { return Ok(false) };
-    let mut winner = winner.clone();
-    for mut loser in silent {
-        loser.close(tx, EpochState::Silent, "another enrollment of this device was heard of, this one was not").await?;
+    let key = (organisation.clone(), serial.clone());
+    let mut ledger = Ledger::new(tx, escrow);
+    ledger
+        .read(tx, &[], &[key.clone()].into(), &[].into())
+        .await?;
+    let now = ledger.now();
+    let (silent, heard): (Vec<usize>, Vec<usize>) = ledger
+        .open_epochs(&key)
+        .into_iter()
+        .partition(|at| now.since(ledger.epoch(*at).seen_at) >= SILENT_AFTER);
+    let [winner] = heard.as_slice() else {
+        return Ok(false);
+    };
+    for loser in silent {
+        let reason = "another enrollment of this device was heard of, this one was not";
+        ledger.close_epoch(loser, EpochState::Silent, reason);
     }
-    winner.state = EpochState::Live;
-    winner.state_reason = None;
-    winner.trigger(now, Trigger::StrayAnswer);
-    record::follow_up(tx, escrow, &mut winner).await?;
+    let epoch = ledger.epoch_mut(*winner);
+    epoch.state = EpochState::Live;
+    epoch.state_reason = None;
+    epoch.trigger(now, Trigger::StrayAnswer);
+    record::follow_up(&mut ledger, *winner);
+    ledger.write(tx).await?;
     Ok(true)
 }

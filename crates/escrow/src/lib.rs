@@ -15,6 +15,7 @@ mod db;
 pub mod devices;
 pub mod enrollments;
 pub mod keys;
+mod ledger;
 pub mod meta;
 pub mod operations;
 pub mod organisations;
@@ -32,8 +33,8 @@ use seal::{KeyEncryptionKey, Keyring, Random, RecoveryPublicKey};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-pub use crate::db::{Fault, LiveSettings, OpenError};
 use crate::clock::Clock;
+pub use crate::db::{Fault, LiveSettings, OpenError};
 use crate::meta::{DataKind, Status};
 use crate::permit::Refusal;
 
@@ -59,7 +60,9 @@ pub enum Error {
     #[error("a sealed value does not open, and nothing was changed: {0}")]
     Seal(#[from] seal::OpenError),
     /// A value in the database is not what this program writes.
-    #[error("the database holds a value in {0} that this program does not write: it was changed by another program, or is damaged")]
+    #[error(
+        "the database holds a value in {0} that this program does not write: it was changed by another program, or is damaged"
+    )]
     Corrupt(&'static str),
 }
 
@@ -74,6 +77,7 @@ struct Shared {
     keyring: Keyring,
     random: Arc<dyn Random>,
     kind: DataKind,
+    line: record::Line,
     courier: Notify,
     operations: Notify,
     connections: Notify,
@@ -102,18 +106,54 @@ impl Escrow {
     /// # Errors
     /// When the folder is in use, of the other kind, of a newer program, or sealed with another key.
     pub async fn open(opening: Opening<'_>) -> Result<Self> {
-        let Opening { folder, kind, key, recovery, clock, random } = opening;
-        let db = db::Db::open(db::Opening { folder, kind, clock, random: random.clone() }).await?;
-        let keyring = match keys::open(&db, key, recovery, kind == DataKind::Production, random.clone()).await {
+        let Opening {
+            folder,
+            kind,
+            key,
+            recovery,
+            clock,
+            random,
+        } = opening;
+        let db = db::Db::open(db::Opening {
+            folder,
+            kind,
+            clock,
+            random: random.clone(),
+        })
+        .await?;
+        let keyring = match keys::open(
+            &db,
+            key,
+            recovery,
+            kind == DataKind::Production,
+            random.clone(),
+        )
+        .await
+        {
             Ok(keyring) => keyring,
             Err(error) => {
                 db.close().await;
                 return Err(error);
             }
         };
-        let shared = Shared { keyring, random, kind, courier: Notify::new(), operations: Notify::new(), connections: Notify::new() };
-        let escrow = Self { db, shared: Arc::new(shared) };
-        if let Err(error) = escrow.operations().free_leases_of_earlier_incarnations().await {
+        let shared = Shared {
+            keyring,
+            random,
+            kind,
+            line: record::Line::default(),
+            courier: Notify::new(),
+            operations: Notify::new(),
+            connections: Notify::new(),
+        };
+        let escrow = Self {
+            db,
+            shared: Arc::new(shared),
+        };
+        if let Err(error) = escrow
+            .operations()
+            .free_leases_of_earlier_incarnations()
+            .await
+        {
             escrow.close().await;
             return Err(error);
         }
@@ -256,8 +296,15 @@ impl Escrow {
         &*self.shared.random
     }
 
-    pub(crate) fn seal_cell(&self, kind: &'static str, organisation: &str, row: &str, plaintext: &[u8]) -> Vec<u8> {
-        self.keyring().seal_cell(kind, organisation, row, plaintext, self.random())
+    pub(crate) fn seal_cell(
+        &self,
+        kind: &'static str,
+        organisation: &str,
+        row: &str,
+        plaintext: &[u8],
+    ) -> Vec<u8> {
+        self.keyring()
+            .seal_cell(kind, organisation, row, plaintext, self.random())
     }
 
     pub(crate) fn open_cell(

@@ -1,11 +1,8 @@
 //! Finding devices by the beginning of any word known of them, at any size of fleet: words are rows, and a prefix is a
 //! range of them.
 
-use activation_lock::device::SerialNumber;
-
 use crate::Result;
 use crate::db::{Tx, params};
-use crate::permit::OrganisationId;
 
 /// The form in which words are stored and looked up: lower case, without surrounding space.
 pub(crate) fn normal(text: &str) -> String {
@@ -18,7 +15,7 @@ pub(crate) fn prefix_end(prefix: &str) -> String {
 }
 
 /// The words of a text: the whole of it, and every part between spaces and punctuation, at most 32 of 64 characters.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let whole = normal(text);
     let mut words: Vec<String> = std::iter::once(whole.as_str())
         .chain(whole.split(|c: char| !c.is_alphanumeric()))
@@ -31,37 +28,22 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Replaces the words that a device is found by from one source.
-pub(crate) async fn index(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    source: &str,
-    text: Option<&str>,
-) -> Result<()> {
-    let words = text.map(words).unwrap_or_default();
-    let had = tx
-        .fetch_all(
-            "SELECT term FROM device_terms WHERE organisation = $1 AND serial = $2 AND source = $3 ORDER BY term",
-            params![organisation.as_str(), serial.as_str(), source],
-        )
-        .await?
-        .iter()
-        .map(|row| row.get::<String>("term"))
-        .collect::<Result<Vec<_>>>()?;
-    if had == words {
-        return Ok(());
-    }
-    tx.execute(
-        "DELETE FROM device_terms WHERE organisation = $1 AND serial = $2 AND source = $3",
-        params![organisation.as_str(), serial.as_str(), source],
-    )
-    .await?;
-    for word in words {
+/// Removes and adds words; both are JSON arrays of organisation, word, serial number and source.
+pub(crate) async fn change(tx: &mut Tx<'_>, gone: String, come: String) -> Result<()> {
+    if gone != "[]" {
         tx.execute(
-            "INSERT INTO device_terms (organisation, term, serial, source) VALUES ($1, $2, $3, $4) \
+            "DELETE FROM device_terms WHERE (organisation, term, serial, source) IN \
+             (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each($1))",
+            params![gone],
+        )
+        .await?;
+    }
+    if come != "[]" {
+        tx.execute(
+            "INSERT INTO device_terms (organisation, term, serial, source) \
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each($1) WHERE true \
              ON CONFLICT DO NOTHING",
-            params![organisation.as_str(), word, serial.as_str(), source],
+            params![come],
         )
         .await?;
     }

@@ -89,11 +89,11 @@ CREATE TABLE codes (
   kind            TEXT NOT NULL,
   origin          TEXT NOT NULL,
   shape           TEXT NOT NULL,
-  fingerprint     BLOB NOT NULL,
+  fingerprint     TEXT NOT NULL,
   fingerprint_key TEXT NOT NULL,
-  exact           BLOB NOT NULL,
+  exact           TEXT NOT NULL,
   cell            BLOB NOT NULL,
-  reported_exact  BLOB,
+  reported_exact  TEXT,
   reported_cell   BLOB,
   topic           TEXT,
   lock_state      TEXT NOT NULL DEFAULT 'none',
@@ -167,7 +167,7 @@ CREATE TABLE received_events (
   organisation TEXT NOT NULL,
   connection   TEXT NOT NULL,
   event_at     INTEGER NOT NULL,
-  digest       BLOB NOT NULL,
+  digest       TEXT NOT NULL,
   received_at  INTEGER NOT NULL,
   PRIMARY KEY (organisation, connection, event_at, digest)
 ) STRICT, WITHOUT ROWID;

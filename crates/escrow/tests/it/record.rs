@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use activation_lock::codes::CodeText;
 use activation_lock::observation::{
-    Authenticate, CommandReport, DeviceInformation, EnrollmentKind, ErrorLink, Event, Observation, ReportStatus,
-    ReportedCode, SecurityInfo, TokenUpdate,
+    Authenticate, CommandReport, DeviceInformation, EnrollmentKind, ErrorLink, Event, Observation,
+    ReportStatus, ReportedCode, SecurityInfo, TokenUpdate,
 };
 use activation_lock::time::{DAY, Timestamp};
 use escrow::commands::{Command, CommandState, CommandType};
@@ -43,7 +43,12 @@ impl<'a> Mdm<'a> {
 
     async fn on(vault: &'a Vault, connection: &str, enrollment: &str, serial: &str) -> Self {
         let connection = vault.connection(connection).await;
-        Self { vault, connection, enrollment: enrollment.to_owned(), serial: Some(serial.to_owned()) }
+        Self {
+            vault,
+            connection,
+            enrollment: enrollment.to_owned(),
+            serial: Some(serial.to_owned()),
+        }
     }
 
     async fn tell_at(&self, at: Timestamp, event: Event) -> Recorded {
@@ -54,7 +59,12 @@ impl<'a> Mdm<'a> {
         let incoming = Incoming {
             connection: self.vault.connection_ref(&self.connection),
             digest: self.vault.next_digest(),
-            observation: Observation { enrollment: self.enrollment.clone(), kind, at, event },
+            observation: Observation {
+                enrollment: self.enrollment.clone(),
+                kind,
+                at,
+                event,
+            },
         };
         self.vault.escrow.record(incoming).await.unwrap()
     }
@@ -90,11 +100,20 @@ impl<'a> Mdm<'a> {
 
     /// Takes what is due to be queued, as the courier would.
     async fn collect(&self) -> Vec<Command> {
-        let taken = self.vault.escrow.commands().take_due(100, Duration::from_secs(60)).await.unwrap();
+        let taken = self
+            .vault
+            .escrow
+            .commands()
+            .take_due(100, Duration::from_secs(60))
+            .await
+            .unwrap();
         for command in &taken {
             self.vault.escrow.commands().queued(command).await.unwrap();
         }
-        taken.into_iter().filter(|c| c.enrollment == self.enrollment).collect()
+        taken
+            .into_iter()
+            .filter(|c| c.enrollment == self.enrollment)
+            .collect()
     }
 
     async fn collect_one(&self, what: CommandType) -> Command {
@@ -139,7 +158,12 @@ impl<'a> Mdm<'a> {
     /// The current device code, opened.
     async fn current(&self) -> Option<String> {
         let serial = self.serial.as_deref().unwrap();
-        self.vault.reveal(serial).await.into_iter().find(|c| c.view.current).map(|c| c.text.expose().to_owned())
+        self.vault
+            .reveal(serial)
+            .await
+            .into_iter()
+            .find(|c| c.view.current)
+            .map(|c| c.text.expose().to_owned())
     }
 }
 
@@ -154,11 +178,17 @@ async fn t19_t20_an_enrolment_is_asked_at_once_and_its_code_kept() {
     let vault = Vault::new().await;
     let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
     mdm.authenticate().await;
-    assert!(mdm.collect().await.is_empty(), "nothing may be queued before the TokenUpdate");
+    assert!(
+        mdm.collect().await.is_empty(),
+        "nothing may be queued before the TokenUpdate"
+    );
     mdm.token_update(1, true).await;
     let asked = mdm.collect().await;
     let kinds: Vec<_> = asked.iter().map(|c| c.what).collect();
-    assert_eq!(kinds, [CommandType::DeviceInformation, CommandType::BypassCode]);
+    assert_eq!(
+        kinds,
+        [CommandType::DeviceInformation, CommandType::BypassCode]
+    );
     mdm.answer_code(&asked[1], CODE_A).await;
     let device = mdm.device().await;
     assert_eq!(device.summary.coverage, CoverageState::Covered);
@@ -180,11 +210,19 @@ async fn t20_answers_without_a_code_change_nothing() {
         match failing {
             "empty" => mdm.answer_code(&asked, "").await,
             "absent" => {
-                mdm.tell(Event::Report(report(Some(&asked.id), ReportStatus::Acknowledged))).await;
+                mdm.tell(Event::Report(report(
+                    Some(&asked.id),
+                    ReportStatus::Acknowledged,
+                )))
+                .await;
             }
             _ => {
                 let mut answer = report(Some(&asked.id), ReportStatus::Error);
-                answer.errors.push(ErrorLink { code: 12021, domain: "MCMDMErrorDomain".into(), description: "invalid".into() });
+                answer.errors.push(ErrorLink {
+                    code: 12021,
+                    domain: "MCMDMErrorDomain".into(),
+                    description: "invalid".into(),
+                });
                 mdm.tell(Event::Report(answer)).await;
             }
         }
@@ -203,11 +241,23 @@ async fn r1_a_b_a_again_goes_back_by_reference() {
     for code in [CODE_A, CODE_B, CODE_A] {
         mdm.answer_code(&asked, code).await;
         assert_eq!(mdm.current().await.as_deref(), Some(code));
-        ids.push(mdm.device().await.codes.iter().find(|c| c.current).unwrap().id.clone());
+        ids.push(
+            mdm.device()
+                .await
+                .codes
+                .iter()
+                .find(|c| c.current)
+                .unwrap()
+                .id
+                .clone(),
+        );
         mdm.ask_next_day().await;
         asked = mdm.collect_one(CommandType::BypassCode).await;
     }
-    assert_eq!(ids[0], ids[2], "the returning code is the row it always was");
+    assert_eq!(
+        ids[0], ids[2],
+        "the returning code is the row it always was"
+    );
     assert_eq!(mdm.device().await.codes.len(), 2);
 }
 
@@ -234,11 +284,19 @@ async fn r1_an_unsolicited_code_is_kept_opens_no_guard_and_is_asked_about() {
     let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
     mdm.enrol().await;
     let asked = mdm.collect_one(CommandType::BypassCode).await;
-    mdm.tell(with_code(Some("00000000-0000-0000-0000-000000000000"), CODE_C)).await;
+    mdm.tell(with_code(
+        Some("00000000-0000-0000-0000-000000000000"),
+        CODE_C,
+    ))
+    .await;
     let device = mdm.device().await;
     assert_eq!(device.codes.len(), 1);
     assert!(!device.codes[0].current);
-    assert_eq!(device.summary.coverage, CoverageState::Missing, "it opens no guard and covers nothing");
+    assert_eq!(
+        device.summary.coverage,
+        CoverageState::Missing,
+        "it opens no guard and covers nothing"
+    );
     mdm.answer_code(&asked, CODE_A).await;
     assert_eq!(mdm.current().await.as_deref(), Some(CODE_A));
     mdm.collect_one(CommandType::BypassCode).await;
@@ -265,7 +323,10 @@ async fn r3_a_text_that_is_no_code_is_kept_byte_for_byte_with_a_warning() {
     let odd = " not a Code \u{2603}";
     mdm.answer_code(&asked, odd).await;
     assert_eq!(mdm.current().await.as_deref(), Some(odd));
-    assert_eq!(mdm.device().await.codes[0].shape, activation_lock::codes::TextShape::Opaque);
+    assert_eq!(
+        mdm.device().await.codes[0].shape,
+        activation_lock::codes::TextShape::Opaque
+    );
 }
 
 #[tokio::test]
@@ -278,7 +339,11 @@ async fn r3_another_writing_of_the_same_code_is_the_same_code() {
     mdm.answer_code(&asked, CODE_A).await;
     let codes = mdm.device().await.codes;
     assert_eq!(codes.len(), 1);
-    assert_eq!(mdm.current().await.as_deref(), Some(CODE_A), "the device's own bytes are what is replayed");
+    assert_eq!(
+        mdm.current().await.as_deref(),
+        Some(CODE_A),
+        "the device's own bytes are what is replayed"
+    );
 }
 
 #[tokio::test]
@@ -306,16 +371,31 @@ async fn r6_a_lost_authenticate_is_made_up_for_by_a_first_token_update() {
     let asked = mdm.collect_one(CommandType::BypassCode).await;
     mdm.answer_code(&asked, CODE_A).await;
     mdm.token_update(2, false).await;
-    assert_eq!(mdm.device().await.epochs.len(), 1, "a renewed token is no enrolment");
+    assert_eq!(
+        mdm.device().await.epochs.len(),
+        1,
+        "a renewed token is no enrolment"
+    );
     mdm.token_update(1, true).await;
     let asked = mdm.collect().await;
-    let info = asked.iter().find(|c| c.what == CommandType::DeviceInformation).expect("asked who it is");
+    let info = asked
+        .iter()
+        .find(|c| c.what == CommandType::DeviceInformation)
+        .expect("asked who it is");
     mdm.answer_information(info, mdm.information()).await;
     let device = mdm.device().await;
     assert_eq!(device.epochs.len(), 2);
     assert_eq!(device.epochs[1].opened_by, OpenedBy::TokenUpdate);
-    assert_eq!(device.summary.coverage, CoverageState::Missing, "the code is of the epoch before");
-    assert_eq!(mdm.current().await.as_deref(), Some(CODE_A), "and stays current until another comes");
+    assert_eq!(
+        device.summary.coverage,
+        CoverageState::Missing,
+        "the code is of the epoch before"
+    );
+    assert_eq!(
+        mdm.current().await.as_deref(),
+        Some(CODE_A),
+        "and stays current until another comes"
+    );
 }
 
 #[tokio::test]
@@ -323,8 +403,18 @@ async fn r6_reordered_check_ins_are_one_epoch() {
     let vault = Vault::new().await;
     let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
     let (first, second) = (Timestamp(1_000_000), Timestamp(1_001_000));
-    mdm.tell_at(second, Event::TokenUpdate(TokenUpdate { tally: Some(1), ..TokenUpdate::default() })).await;
-    let said = Authenticate { serial: "SERIAL1".parse().ok(), ..Authenticate::default() };
+    mdm.tell_at(
+        second,
+        Event::TokenUpdate(TokenUpdate {
+            tally: Some(1),
+            ..TokenUpdate::default()
+        }),
+    )
+    .await;
+    let said = Authenticate {
+        serial: "SERIAL1".parse().ok(),
+        ..Authenticate::default()
+    };
     mdm.tell_at(first, Event::Authenticate(said)).await;
     let device = mdm.device().await;
     assert_eq!(device.epochs.len(), 1);
@@ -346,7 +436,14 @@ async fn t22_an_erase_keeps_the_record_and_opens_a_new_epoch() {
         let device = again.device().await;
         assert!(device.codes.len() == 2, "both codes are kept");
         assert_eq!(again.current().await.as_deref(), Some(CODE_B));
-        assert_eq!(device.epochs.iter().filter(|e| e.closed_at.is_none()).count(), 1);
+        assert_eq!(
+            device
+                .epochs
+                .iter()
+                .filter(|e| e.closed_at.is_none())
+                .count(),
+            1
+        );
     }
 }
 
@@ -379,8 +476,16 @@ async fn r5_two_live_enrollments_of_one_serial_move_nothing() {
     two.answer_code(&asked_two, CODE_B).await;
     let device = one.device().await;
     assert_eq!(device.codes.len(), 2, "both are asked and both are kept");
-    assert!(device.codes.iter().all(|c| !c.current), "neither moves the current code");
-    assert!(device.epochs.iter().all(|e| e.state == EpochState::Disputed));
+    assert!(
+        device.codes.iter().all(|c| !c.current),
+        "neither moves the current code"
+    );
+    assert!(
+        device
+            .epochs
+            .iter()
+            .all(|e| e.state == EpochState::Disputed)
+    );
 }
 
 #[tokio::test]
@@ -391,20 +496,41 @@ async fn r7_permission_waits_for_the_code_and_a_failed_item_is_a_failure() {
     mdm.enrol().await;
     let asked = mdm.collect().await;
     let allow = CommandType::LockPermission { allowed: true };
-    assert!(asked.iter().all(|c| c.what != allow), "not before a code is held");
+    assert!(
+        asked.iter().all(|c| c.what != allow),
+        "not before a code is held"
+    );
     mdm.answer_code(&asked[1], "").await;
-    assert!(mdm.collect().await.iter().all(|c| c.what != allow), "an empty answer opens nothing");
+    assert!(
+        mdm.collect().await.iter().all(|c| c.what != allow),
+        "an empty answer opens nothing"
+    );
     mdm.ask_next_day().await;
     let asked = mdm.collect_one(CommandType::BypassCode).await;
     mdm.answer_code(&asked, CODE_A).await;
     let permission = mdm.collect_one(allow).await;
     let mut answer = report(Some(&permission.id), ReportStatus::Acknowledged);
-    answer.failed_settings = Some(vec![ErrorLink { code: 28000, domain: "MCSettingsErrorDomain".into(), description: "no".into() }]);
+    answer.failed_settings = Some(vec![ErrorLink {
+        code: 28000,
+        domain: "MCSettingsErrorDomain".into(),
+        description: "no".into(),
+    }]);
     mdm.tell(Event::Report(answer)).await;
     let device = mdm.device().await;
-    let command = device.commands.iter().find(|c| c.id == permission.id).unwrap();
-    assert_eq!(command.state, CommandState::Failed, "T21: acknowledged with a failed item has failed");
-    assert!(mdm.collect().await.is_empty(), "it is not sent over and over");
+    let command = device
+        .commands
+        .iter()
+        .find(|c| c.id == permission.id)
+        .unwrap();
+    assert_eq!(
+        command.state,
+        CommandState::Failed,
+        "T21: acknowledged with a failed item has failed"
+    );
+    assert!(
+        mdm.collect().await.is_empty(),
+        "it is not sent over and over"
+    );
 }
 
 #[tokio::test]
@@ -435,7 +561,10 @@ async fn t26_a_mac_that_cannot_be_managed_is_not_allowed_to_lock() {
     mdm.answer_code(&asked[1], CODE_A).await;
     let security = mdm.collect_one(CommandType::SecurityInfo).await;
     let mut answer = report(Some(&security.id), ReportStatus::Acknowledged);
-    answer.security_info = Some(SecurityInfo { activation_lock_manageable: Some(false), ..SecurityInfo::default() });
+    answer.security_info = Some(SecurityInfo {
+        activation_lock_manageable: Some(false),
+        ..SecurityInfo::default()
+    });
     mdm.tell(Event::Report(answer)).await;
     assert!(mdm.collect().await.is_empty());
     assert!(mdm.device().await.epochs[0].mac_warning.is_some());
@@ -447,11 +576,22 @@ async fn r8_not_now_leaves_one_pending_command() {
     let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
     mdm.enrol().await;
     let asked = mdm.collect_one(CommandType::BypassCode).await;
-    mdm.tell(Event::Report(report(Some(&asked.id), ReportStatus::NotNow))).await;
+    mdm.tell(Event::Report(report(Some(&asked.id), ReportStatus::NotNow)))
+        .await;
     mdm.ask_next_day().await;
-    assert!(mdm.collect().await.iter().all(|c| c.what != CommandType::BypassCode), "the MDM keeps the first");
+    assert!(
+        mdm.collect()
+            .await
+            .iter()
+            .all(|c| c.what != CommandType::BypassCode),
+        "the MDM keeps the first"
+    );
     mdm.answer_code(&asked, CODE_A).await;
-    assert_eq!(mdm.current().await.as_deref(), Some(CODE_A), "its answer still counts");
+    assert_eq!(
+        mdm.current().await.as_deref(),
+        Some(CODE_A),
+        "its answer still counts"
+    );
 }
 
 #[tokio::test]
@@ -509,9 +649,20 @@ async fn r8_daily_for_fifteen_days_then_weekly() {
 async fn r10_t25_known_channels_and_devices_are_not_asked() {
     let vault = Vault::new().await;
     let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
-    for kind in [EnrollmentKind::User, EnrollmentKind::SharedIpad, EnrollmentKind::UserEnrollment] {
-        let said = TokenUpdate { tally: Some(1), ..TokenUpdate::default() };
-        assert_eq!(mdm.tell_as(kind, vault.now(), Event::TokenUpdate(said)).await, Recorded::Ignored);
+    for kind in [
+        EnrollmentKind::User,
+        EnrollmentKind::SharedIpad,
+        EnrollmentKind::UserEnrollment,
+    ] {
+        let said = TokenUpdate {
+            tally: Some(1),
+            ..TokenUpdate::default()
+        };
+        assert_eq!(
+            mdm.tell_as(kind, vault.now(), Event::TokenUpdate(said))
+                .await,
+            Recorded::Ignored
+        );
     }
     assert!(mdm.collect().await.is_empty());
     mdm.enrol().await;
@@ -521,11 +672,19 @@ async fn r10_t25_known_channels_and_devices_are_not_asked() {
     mdm.answer_information(&asked[0], shared).await;
     for _ in 0..3 {
         mdm.ask_next_day().await;
-        assert!(mdm.collect().await.iter().all(|c| c.what != CommandType::BypassCode));
+        assert!(
+            mdm.collect()
+                .await
+                .iter()
+                .all(|c| c.what != CommandType::BypassCode)
+        );
     }
     let device = mdm.device().await;
     assert_eq!(device.summary.coverage, CoverageState::Exempt);
-    assert_eq!(device.summary.coverage_reason.as_deref(), Some("shared_ipad"));
+    assert_eq!(
+        device.summary.coverage_reason.as_deref(),
+        Some("shared_ipad")
+    );
 }
 
 #[tokio::test]
@@ -546,8 +705,14 @@ async fn r9_t30_the_window_counts_down_only_on_evidence_and_a_late_code_clears_i
     let adopted = Mdm::new(&vault, "E2", "SERIAL2").await;
     adopted.tell(Event::Seen).await;
     let asked = adopted.collect().await;
-    adopted.answer_information(&asked[0], adopted.information()).await;
-    assert_eq!(adopted.device().await.summary.window, "unknown", "nobody knows when it was supervised");
+    adopted
+        .answer_information(&asked[0], adopted.information())
+        .await;
+    assert_eq!(
+        adopted.device().await.summary.window,
+        "unknown",
+        "nobody knows when it was supervised"
+    );
 }
 
 #[tokio::test]
@@ -575,10 +740,16 @@ async fn r22_the_same_event_twice_is_recorded_once() {
             enrollment: "E1".into(),
             kind: EnrollmentKind::Device,
             at: Timestamp(5),
-            event: Event::Authenticate(Authenticate { serial: "SERIAL1".parse().ok(), ..Authenticate::default() }),
+            event: Event::Authenticate(Authenticate {
+                serial: "SERIAL1".parse().ok(),
+                ..Authenticate::default()
+            }),
         },
     };
-    assert_eq!(vault.escrow.record(event()).await.unwrap(), Recorded::Recorded);
+    assert_eq!(
+        vault.escrow.record(event()).await.unwrap(),
+        Recorded::Recorded
+    );
     assert_eq!(vault.escrow.record(event()).await.unwrap(), Recorded::Known);
     assert_eq!(mdm.device().await.epochs.len(), 1);
 }

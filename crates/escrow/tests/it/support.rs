@@ -48,7 +48,7 @@ pub(crate) struct Vault {
     pub(crate) clock: ManualClock,
     pub(crate) organisation: OrganisationId,
     pub(crate) actor: Actor,
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
     connections: Mutex<HashMap<String, ConnectionRef>>,
     digests: Mutex<u64>,
 }
@@ -75,14 +75,20 @@ impl Vault {
         let clock = ManualClock::new(Timestamp(1_780_000_000_000));
         let escrow = open(folder.path(), &clock, 2).await.unwrap();
         let actor = Actor::system("test", Permissions::all());
-        let made = escrow.organisations().create(&actor, "Example School").await.unwrap();
-        let Created::New(organisation) = made else { panic!("the first organisation is new") };
+        let made = escrow
+            .organisations()
+            .create(&actor, "Example School")
+            .await
+            .unwrap();
+        let Created::New(organisation) = made else {
+            panic!("the first organisation is new")
+        };
         Self {
             escrow,
             clock,
             organisation: organisation.id,
             actor,
-            folder,
+            _folder: folder,
             connections: Mutex::default(),
             digests: Mutex::default(),
         }
@@ -94,7 +100,10 @@ impl Vault {
     }
 
     pub(crate) async fn permit<P: Right>(&self, subject: &str) -> Permit<P> {
-        self.escrow.authorise(&self.actor, &self.organisation, subject).await.unwrap()
+        self.escrow
+            .authorise(&self.actor, &self.organisation, subject)
+            .await
+            .unwrap()
     }
 
     /// The identifier of the connection of that name, made at first mention.
@@ -116,14 +125,22 @@ impl Vault {
         };
         let permit = self.permit("connections").await;
         let made = self.escrow.connections().add(&permit, new).await.unwrap();
-        let Ok((view, _)) = made else { panic!("the connection was refused") };
+        let Ok((view, _)) = made else {
+            panic!("the connection was refused")
+        };
         let reference = view.reference();
-        self.connections.lock().unwrap().insert(name.to_owned(), reference.clone());
+        self.connections
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), reference.clone());
         reference.id
     }
 
     pub(crate) fn connection_ref(&self, id: &str) -> ConnectionRef {
-        ConnectionRef { organisation: self.organisation.clone(), id: id.to_owned() }
+        ConnectionRef {
+            organisation: self.organisation.clone(),
+            id: id.to_owned(),
+        }
     }
 
     /// A digest that no event had before.
@@ -148,19 +165,32 @@ impl Vault {
     pub(crate) async fn reveal(&self, serial: &str) -> Vec<RevealedCode> {
         let serial: SerialNumber = serial.parse().unwrap();
         let permit = self.permit(serial.as_str()).await;
-        self.escrow.codes().reveal(&permit, &serial, "a test").await.unwrap()
+        self.escrow
+            .codes()
+            .reveal(&permit, &serial, "a test")
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn type_code(&self, serial: &str, text: &str) {
         let serial: SerialNumber = serial.parse().unwrap();
         let permit = self.permit(serial.as_str()).await;
         let text = CodeText::new(text.to_owned()).unwrap();
-        let typed = TypedCode { serial, text, kind: CodeKind::Unknown, note: None };
+        let typed = TypedCode {
+            serial,
+            text,
+            kind: CodeKind::Unknown,
+            note: None,
+        };
         self.escrow.codes().add_typed(&permit, typed).await.unwrap();
     }
 
     pub(crate) async fn user_lock_policy(&self, policy: &str) {
         let permit = self.permit("policy").await;
-        self.escrow.organisations().set_user_lock(&permit, policy.parse().unwrap()).await.unwrap();
+        self.escrow
+            .organisations()
+            .set_user_lock(&permit, policy.parse().unwrap())
+            .await
+            .unwrap();
     }
 }
