@@ -7,13 +7,9 @@
 //! The walk: [`Operations::enqueue`], then a worker's [`Operations::claim`], [`Operations::advance`], the call,
 //! [`Operations::finish`], and `advance` again until it parks or ends.
 
-use activation_lock::codes::{CodeId, CodeKind};
-use activation_lock::device::{DeviceIdentity, SerialNumber};
+use activation_lock::device::SerialNumber;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{
-    AttemptResult, End, Outcome, ReviewReason, StateName, UNLOCK_DEADLINE, WaitReason,
-};
-use serde::{Deserialize, Serialize};
+use activation_lock::unlock::{ReviewReason, StateName, UNLOCK_DEADLINE};
 
 use crate::db::{Row, Tx, params};
 use crate::permit::{OrganisationId, Permit, Read, Unlock};
