@@ -1,5 +1,7 @@
 //! The fakes, from outside: raw HTTP against the fake Apple, a small webhook receiver behind the fake MDM.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod apple;
 mod control;
 mod devices;

@@ -43,7 +43,7 @@ async fn a_command_goes_in_and_its_answer_comes_out() {
     assert_eq!(body["command_uuid"], "U-1");
     assert_eq!(body["request_type"], "ActivationLockBypassCode");
     assert!(body["status"][&id]["push_result"].is_string(), "{body}");
-    assert_eq!(mdm.take_pushed(), [id.clone()]);
+    assert_eq!(mdm.take_pushed(), std::slice::from_ref(&id));
     assert_eq!(device.poll(), 1);
     mdm.webhooks_settled().await;
     assert_eq!(

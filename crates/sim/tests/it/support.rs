@@ -55,8 +55,7 @@ pub(crate) async fn locked() -> Apple {
     apple
 }
 
-#[expect(clippy::disallowed_methods, reason = "the tests' one client")]
-pub(crate) fn client(ca_pem: &str, identity: Option<&PushCertificate>) -> reqwest::Client {
+pub(crate) fn tls_config(ca_pem: &str, identity: Option<&PushCertificate>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
@@ -65,7 +64,7 @@ pub(crate) fn client(ca_pem: &str, identity: Option<&PushCertificate>) -> reqwes
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots);
-    let config = match identity {
+    match identity {
         None => config.with_no_client_auth(),
         Some(identity) => {
             let chain = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes());
@@ -74,9 +73,13 @@ pub(crate) fn client(ca_pem: &str, identity: Option<&PushCertificate>) -> reqwes
                 .with_client_auth_cert(chain.map(Result::unwrap).collect(), key)
                 .unwrap()
         }
-    };
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests' one client")]
+pub(crate) fn client(ca_pem: &str, identity: Option<&PushCertificate>) -> reqwest::Client {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(config)
+        .tls_backend_preconfigured(tls_config(ca_pem, identity))
         .no_proxy()
         .timeout(Duration::from_secs(60))
         .build()

@@ -1,11 +1,15 @@
 //! Who may speak with the fake Apple at all.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use sim::{
     AppleOptions, Issuer, Key, LockKind, Now, PushCertificate, PushCertificateOptions, SIM_TOPIC,
     apple::{ClientCertificates, TlsVersions},
 };
 
-use crate::support::{CODE, SERIAL, apple_with, client, good_client, status, unlock, whole_story};
+use crate::support::{
+    CODE, SERIAL, apple_with, client, good_client, status, tls_config, unlock, whole_story,
+};
 
 fn bad_certificates(apple: &sim::Apple) -> [(&'static str, Option<PushCertificate>); 4] {
     let options = PushCertificateOptions::new(SIM_TOPIC, Now::wall().get());
@@ -59,6 +63,31 @@ async fn t15_tls_1_2_refuses_bad_certificates() {
 #[tokio::test]
 async fn t15_tls_1_3_refuses_bad_certificates_with_an_alert_that_arrives() {
     tls_refuses_bad_certificates(TlsVersions::Only13).await;
+}
+
+/// A refusing server that just closes would reset the connection under a client that is still sending, which then never
+/// reads why.
+#[tokio::test]
+async fn t15_a_client_that_sends_first_and_reads_later_still_finds_the_alert() {
+    let apple = apple_with(AppleOptions {
+        tls: TlsVersions::Only13,
+        ..AppleOptions::default()
+    })
+    .await;
+    let connector =
+        tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls_config(&apple.ca_pem(), None)));
+    let stream = tokio::net::TcpStream::connect(apple.address())
+        .await
+        .unwrap();
+    let name = rustls::pki_types::ServerName::from(apple.address().ip());
+    let mut stream = connector
+        .connect(name, stream)
+        .await
+        .expect("in TLS 1.3 the client is done first");
+    let sent = stream.write_all(&vec![b'x'; 4 * 1024 * 1024]).await;
+    assert!(sent.is_ok(), "all of it was taken: {sent:?}");
+    let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert!(error.to_string().contains("CertificateRequired"), "{error}");
 }
 
 #[tokio::test]

@@ -87,6 +87,11 @@ async fn the_stories_come_to_where_they_wait_for_us() {
     })
     .await
     .unwrap();
+    assert_eq!(
+        world.mdm().webhooks().count(),
+        0,
+        "what enrolled before is never told of, whoever listens"
+    );
     world.step();
     let mut codes = Vec::new();
     for round in 0..2 {
