@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{code, devices, mdm, reveal, token, unlock};
+use crate::{code, devices, mdm, reveal, sim, token, unlock};
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
 #[derive(Parser)]
@@ -35,6 +35,7 @@ pub(crate) struct Everywhere {
 #[derive(Subcommand)]
 pub(crate) enum Commands {
     Code(code::CodeArgs),
+    Sim(sim::SimArgs),
     Devices(devices::DevicesArgs),
     Reveal(reveal::RevealArgs),
     Unlock(unlock::UnlockArgs),

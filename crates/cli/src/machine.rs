@@ -44,3 +44,25 @@ pub(crate) fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
 pub(crate) async fn pause(how_long: Duration) {
     tokio::time::sleep(how_long).await;
 }
+
+/// Waits until the user or the service manager wants the program to end.
+///
+/// # Errors
+/// When the machine does not tell.
+pub(crate) async fn interrupted() -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(format!("the program cannot listen for signals: {error}"))
+        })
+    };
+    let (mut interrupt, mut terminate) = (
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::terminate())?,
+    );
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

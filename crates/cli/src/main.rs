@@ -10,6 +10,7 @@ mod private_file;
 mod reveal;
 mod secret_file;
 mod show;
+mod sim;
 mod token;
 mod unlock;
 mod voice;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),
         Commands::Unlock(args) => machine::block_on(unlock::run(args, voice)),
         Commands::Mdm(args) => machine::block_on(mdm::run(args, voice)),
+        Commands::Sim(args) => machine::block_on(sim::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
     };
     ExitCode::from(outcome.unwrap_or_else(|failure| {
