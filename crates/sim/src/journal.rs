@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -48,7 +48,8 @@ impl<T: Clone> Journal<T> {
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries<T>> {
-        self.entries.lock().expect("no holder of this lock panics")
+        // A condition that panics has failed its test, and has left the entries whole.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds the entry that `make` gives for its number.
@@ -99,7 +100,8 @@ impl<T: Clone> Journal<T> {
         entries.first + entries.kept.len() as u64
     }
 
-    /// Waits until `enough` holds of the entries, and gives them.
+    /// Waits until `enough` holds of the entries, and gives them. The condition must not itself read this journal: it
+    /// is locked meanwhile.
     ///
     /// # Panics
     ///
@@ -109,9 +111,9 @@ impl<T: Clone> Journal<T> {
         let wait = async {
             loop {
                 changes.borrow_and_update();
-                let entries = self.all();
-                if enough(&entries) {
-                    return entries;
+                let fulfilled = enough(self.entries().kept.make_contiguous());
+                if fulfilled {
+                    return self.all();
                 }
                 changes
                     .changed()
