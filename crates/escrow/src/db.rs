@@ -22,6 +22,7 @@ mod folder;
 mod ids;
 mod lane;
 mod schema;
+mod statistics;
 mod value;
 
 #[cfg(test)]
@@ -82,6 +83,7 @@ impl Db {
             engine::close(connection).await;
             return Err(error);
         }
+        statistics::set(&mut connection).await?;
         let path = folder.path().to_owned();
         let ids = Arc::new(Ids::new(opening.random));
         let folder = Arc::new(folder);

@@ -184,6 +184,7 @@ impl Operations<'_> {
                     .await?;
                     let entry = confirmed
                         .entry("unlock.cancel")
+                        .subject(op.serial.as_str())
                         .detail("operation", id.as_str());
                     audit::record(tx, &escrow, entry).await?;
                     state::settle(tx, &escrow, organisation, &id).await?;
@@ -198,6 +199,7 @@ impl Operations<'_> {
                 })
             })
             .await;
+        self.0.wake_courier();
         self.0.audit_refusal(permit, result).await
     }
 
@@ -241,6 +243,7 @@ impl Operations<'_> {
                 .await?;
                 let entry = confirmed
                     .entry("unlock.continue")
+                    .subject(op.serial.as_str())
                     .detail("operation", id.as_str())
                     .detail("after", op.details.review.map_or("", ReviewReason::as_str));
                 audit::record(tx, &escrow, entry).await?;

@@ -1,7 +1,7 @@
 //! Who may do what: actors, permissions, and the proof of a check that every verb asks for.
 //!
 //! A [`Permit`] can only be made by [`Escrow::authorise`], so a verb that takes one cannot be reached without the
-//! check. The verb calls [`Permit::confirm`] first in its own transaction: a token that was revoked in between opens
+//! check. The verb confirms the permit first in its own transaction: a token that was revoked in between opens
 //! nothing.
 
 use std::fmt;

@@ -151,8 +151,10 @@ impl Operations<'_> {
                 begin(tx, &escrow, &settings, &hold, &decision, next).await
             })
             .await?;
-        if matches!(advance, Advance::Call(_)) {
-            lease.paid = false;
+        match &advance {
+            Advance::Call(_) => lease.paid = false,
+            Advance::Parked(_) => self.0.wake_courier(),
+            Advance::Paced { .. } | Advance::Lost => {}
         }
         Ok(advance)
     }
@@ -232,7 +234,7 @@ async fn begin(
             )
         }
     };
-    let (now, id) = (tx.now(), tx.new_id().to_string());
+    let id = tx.new_id().to_string();
     let until = lease::take(tx, hold, settings).await?;
     insert(tx, hold, decision, next, &id, &recipient).await?;
     let entry = audit::Entry::by(&state::worker(), &op.organisation, "unlock.attempt")
@@ -256,24 +258,11 @@ async fn begin(
     let text = codes::open_for_attempt(tx, escrow, &op.organisation, &next.code, next.form).await;
     let code = match text {
         Ok(text) => text.and_then(|text| CodeText::new(text.as_str().to_owned())),
-        Err(Error::Seal(_)) => None,
+        Err(Error::Seal(_) | Error::Corrupt(_)) => None,
         Err(other) => return Err(other),
     };
     let Some(code) = code else {
-        // Nothing was sent. A cell that does not open was tampered with or its key is lost: a person has to look.
-        let answer = Answer {
-            diagnostic: Some(
-                "nothing was sent: the sealed code does not open; run the doctor command"
-                    .to_owned(),
-            ),
-            ..Answer::default()
-        };
-        return Ok(
-            match finish(tx, escrow, &ticket, Outcome::Unexpected, &answer).await? {
-                Finished::Parked(state) | Finished::Late { state } => Advance::Parked(state),
-                Finished::More => Advance::Paced { until: now },
-            },
-        );
+        return unusable(tx, escrow, &ticket).await;
     };
     let organisation = organisations::by_id(tx, &op.organisation)
         .await?
@@ -287,6 +276,26 @@ async fn begin(
         via,
         latest_start: until.minus(settings.call_timeout),
     })))
+}
+
+/// The sealed code of an attempt does not open: it was changed, or its key is lost. Nothing is sent, and like a text that
+/// Apple cannot read it does not stop the search (R13); what is left to say in the end is for a person.
+async fn unusable(tx: &mut Tx<'_>, escrow: &Escrow, ticket: &Ticket) -> Result<Advance> {
+    tx.execute(
+        "UPDATE attempts SET parses = 0 WHERE organisation = $1 AND id = $2",
+        params![ticket.organisation.as_str(), ticket.attempt.as_str()],
+    )
+    .await?;
+    let answer = Answer {
+        diagnostic: Some("nothing was sent: the sealed code does not open; run doctor".to_owned()),
+        ..Answer::default()
+    };
+    Ok(
+        match finish(tx, escrow, ticket, Outcome::Malformed, &answer).await? {
+            Finished::Parked(state) | Finished::Late { state } => Advance::Parked(state),
+            Finished::More => Advance::Paced { until: tx.now() },
+        },
+    )
 }
 
 async fn insert(
@@ -469,7 +478,8 @@ async fn raise(
         .detail("before", before.as_str())
         .result(state.as_str());
     audit::record(tx, escrow, entry).await?;
-    state::used(tx, escrow, decision, &row.view.code).await
+    codes::mark_used(tx, organisation, &row.view.code).await?;
+    state::ask_again(tx, escrow, decision).await
 }
 
 /// Finds a call for the same device that began while this one was still under way.

@@ -118,7 +118,10 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
         .result(end.state().as_str());
     audit::record(tx, escrow, entry).await?;
     if let End::Unlocked { by } = end {
-        used(tx, escrow, decision, by).await?;
+        codes::mark_used(tx, &op.organisation, by).await?;
+    }
+    if !decision.attempts.is_empty() {
+        ask_again(tx, escrow, decision).await?;
     }
     Ok(())
 }
@@ -132,15 +135,9 @@ pub(super) fn unlocked_details(decision: &Decision, by: &CodeId) -> Details {
     }
 }
 
-/// A code worked: it is marked, never deleted (R2), and the device is asked again (R8).
-pub(super) async fn used(
-    tx: &mut Tx<'_>,
-    escrow: &Escrow,
-    decision: &Decision,
-    by: &CodeId,
-) -> Result<()> {
+/// The device is asked for its code again (R8): a lock that went off, or nearly did, may come back with another.
+pub(super) async fn ask_again(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision) -> Result<()> {
     let op = &decision.op;
-    codes::mark_used(tx, &op.organisation, by).await?;
     commands::ask_soon(tx, escrow, &op.organisation, &op.serial, Trigger::Unlock).await?;
     Ok(())
 }

@@ -20,3 +20,19 @@ pub(crate) async fn audit_texts(vault: &Vault) -> Vec<String> {
         .unwrap();
     rows.iter().map(|row| row.get("text")).collect()
 }
+
+/// Changes one row behind the vault's back, as somebody with the file could.
+pub(crate) async fn tamper(vault: &Vault, sql: &'static str, id: &str) {
+    let file = vault.escrow.folder().join("lockwarden.db");
+    let mut beside = SqliteConnectOptions::new()
+        .filename(file)
+        .connect()
+        .await
+        .unwrap();
+    let changed = sqlx::query(sql)
+        .bind(id)
+        .execute(&mut beside)
+        .await
+        .unwrap();
+    assert_eq!(changed.rows_affected(), 1);
+}

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use activation_lock::codes::{CodeKind, CodeText};
 use activation_lock::device::SerialNumber;
-use activation_lock::observation::{Authenticate, EnrollmentKind, Event, Observation};
+use activation_lock::observation::{
+    Authenticate, CommandReport, EnrollmentKind, Event, Observation, ReportStatus, ReportedCode,
+    TokenUpdate,
+};
 use activation_lock::time::{DAY, Timestamp};
 use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, StateName, WaitReason};
 use escrow::Escrow;
 use escrow::codes::TypedCode;
+use escrow::commands::{Command, CommandType};
 use escrow::connections::{ConnectionChange, UnlockVia};
 use escrow::devices::Corrections;
 use escrow::operations::{
@@ -21,7 +25,7 @@ use escrow::permit::{Actor, OrganisationId, Permission, Permissions, Permit, Unl
 use escrow::push_certificates::NewPushCertificate;
 use escrow::record::Incoming;
 
-use crate::audit_trail::audit_texts;
+use crate::audit_trail::{audit_texts, tamper};
 use crate::support::{CODE_A, CODE_B, CODE_C, Vault, open};
 
 const SERIAL: &str = "C02XL0GTJGH5";
@@ -524,6 +528,11 @@ async fn enrol(desk: &Desk, connection: &str) {
         topic: Some(TOPIC.to_owned()),
         ..Authenticate::default()
     };
+    tell(desk, connection, Event::Authenticate(said)).await;
+}
+
+async fn tell(desk: &Desk, connection: &str, event: Event) {
+    desk.clock.advance(Duration::from_secs(1));
     let incoming = Incoming {
         connection: desk.connection_ref(connection),
         digest: desk.next_digest(),
@@ -531,10 +540,92 @@ async fn enrol(desk: &Desk, connection: &str) {
             enrollment: "enrollment".to_owned(),
             kind: EnrollmentKind::Device,
             at: desk.now(),
-            event: Event::Authenticate(said),
+            event,
         },
     };
     desk.escrow.record(incoming).await.unwrap();
+}
+
+#[tokio::test]
+async fn r8_after_an_unlock_the_device_is_asked_again() {
+    let desk = Desk::with_codes(&[CODE_A]).await;
+    let connection = desk.connection("mdm").await;
+    enrol(&desk, &connection).await;
+    let first = TokenUpdate {
+        tally: Some(1),
+        ..TokenUpdate::default()
+    };
+    tell(&desk, &connection, Event::TokenUpdate(first)).await;
+    let asked = due(&desk, CommandType::BypassCode)
+        .await
+        .expect("a new enrolment is asked");
+    let answer = CommandReport {
+        command: Some(asked.id),
+        status: ReportStatus::Acknowledged,
+        errors: Vec::new(),
+        bypass_code: ReportedCode::Code(CodeText::new(CODE_B.to_owned()).unwrap()),
+        device_information: None,
+        security_info: None,
+        failed_settings: None,
+    };
+    tell(&desk, &connection, Event::Report(answer)).await;
+    assert!(due(&desk, CommandType::BypassCode).await.is_none());
+    desk.clock.advance(Duration::from_secs(1));
+    desk.unlock(SERIAL).await;
+    assert!(
+        same(&desk.work(|_| Outcome::Unlocked).await, &[CODE_B]),
+        "the current code first"
+    );
+    assert!(due(&desk, CommandType::BypassCode).await.is_some());
+}
+
+async fn due(desk: &Desk, what: CommandType) -> Option<Command> {
+    let commands = desk.escrow.commands();
+    let taken = commands
+        .take_due(10, Duration::from_secs(60))
+        .await
+        .unwrap();
+    for command in &taken {
+        commands.queued(command).await.unwrap();
+    }
+    taken.into_iter().find(|command| command.what == what)
+}
+
+#[tokio::test]
+async fn a_sealed_code_that_does_not_open_is_not_sent_and_does_not_stand_in_the_way() {
+    let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
+    let id = desk.unlock(SERIAL).await;
+    let codes = desk.device(SERIAL).await.codes;
+    let newest = codes.iter().max_by_key(|c| c.seen_at).unwrap().id.0.clone();
+    tamper(
+        &desk,
+        "UPDATE codes SET cell = zeroblob(80) WHERE id = $1",
+        &newest,
+    )
+    .await;
+    let mut lease = desk.claim().await;
+    let first = desk
+        .escrow
+        .operations()
+        .advance(&mut lease, &settings("one"))
+        .await
+        .unwrap();
+    assert!(matches!(first, Advance::Paced { until } if until == desk.now()));
+    let begun = desk.begin(&mut lease).await;
+    assert!(begun.code.expose() == CODE_A);
+    let finished = desk.finish(&begun, Outcome::Refused).await;
+    assert_eq!(
+        finished,
+        Finished::Parked(StateName::NeedsReview),
+        "not every code was refused"
+    );
+    let view = desk.view(&id).await;
+    assert!(
+        view.attempts[0]
+            .diagnostic
+            .as_ref()
+            .is_some_and(|d| d.contains("nothing was sent"))
+    );
 }
 
 // Cancelling.

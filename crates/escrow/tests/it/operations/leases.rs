@@ -80,6 +80,32 @@ async fn r14_a_stale_lease_cannot_start_or_retry() {
 }
 
 #[tokio::test]
+async fn r14_an_answer_after_the_lease_ran_out_counts_while_nobody_took_over() {
+    let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
+    let id = desk.unlock(SERIAL).await;
+    let mut lease = desk.claim().await;
+    let begun = desk.begin(&mut lease).await;
+    desk.clock.advance(Duration::from_secs(600));
+    assert_eq!(desk.finish(&begun, Outcome::Refused).await, Finished::More);
+    let lost = desk
+        .escrow
+        .operations()
+        .advance(&mut lease, &settings("one"))
+        .await
+        .unwrap();
+    assert!(
+        matches!(lost, Advance::Lost),
+        "but the stale lease makes no further call"
+    );
+    assert!(same(&desk.work(|_| Outcome::Refused).await, &[CODE_A]));
+    assert_eq!(
+        desk.state(&id).await,
+        StateName::Rejected,
+        "both answers were definite"
+    );
+}
+
+#[tokio::test]
 async fn r14_a_call_of_a_dead_process_is_unknown_and_its_code_is_asked_about_again() {
     let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
     let id = desk.unlock(SERIAL).await;
