@@ -554,3 +554,58 @@ async fn a_renewed_push_certificate_takes_the_place_of_its_topic() {
     );
     assert!(certificates.all_current().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn t34_no_token_key_or_secret_lies_open_in_the_data_folder() {
+    let vault = Vault::new().await;
+    let (_, token) = token(&vault, "read").await;
+    actor(&vault, &token).await;
+    let permit: Permit<Connections> = vault.permit("far ends").await;
+    let signed = mdm("signed", HookAuth::Hmac, "https://mdm.example.org");
+    let path = mdm("path", HookAuth::Path, "https://mdm.example.org");
+    let connections = vault.escrow.connections();
+    connections.add(&permit, signed).await.unwrap().unwrap();
+    let made = connections.rotate_secret(&permit, "signed", None).await;
+    let made = made.unwrap().unwrap().expect("made here");
+    let (_, in_path) = connections.add(&permit, path).await.unwrap().unwrap();
+    let new = NewPushCertificate {
+        topic: "com.apple.mgmt.External.test".to_owned(),
+        fingerprint: "aa".to_owned(),
+        subject: "a test".to_owned(),
+        not_before: vault.now(),
+        not_after: vault.now(),
+        pem: "PRIVATE PART OF A KEY".to_owned().into(),
+    };
+    vault
+        .escrow
+        .push_certificates()
+        .add(&permit, new)
+        .await
+        .unwrap();
+
+    let in_path = in_path.expect("it is shown once");
+    let secrets = [
+        token.expose(),
+        made.expose(),
+        in_path.expose(),
+        "a key for the MDM",
+        "the first secret",
+        "PRIVATE PART OF A KEY",
+    ];
+    let mut bytes = Vec::new();
+    for file in std::fs::read_dir(vault.escrow.folder()).unwrap() {
+        bytes.extend(std::fs::read(file.unwrap().path()).unwrap_or_default());
+    }
+    let holds = |text: &str| {
+        bytes
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    };
+    assert!(
+        holds("com.apple.mgmt.External.test"),
+        "the files that hold the rows were read"
+    );
+    for (n, secret) in secrets.iter().enumerate() {
+        assert!(!holds(secret), "secret {n} lies open");
+    }
+}
