@@ -16,8 +16,18 @@ const OF_WORD: u64 = 100_000;
 const OF_NAME: u64 = 20;
 
 /// Columns whose values are few.
-const WORDS: &[&str] =
-    &["state", "kind", "coverage", "connection", "product_type", "type", "action", "actor", "result", "standing"];
+const WORDS: &[&str] = &[
+    "state",
+    "kind",
+    "coverage",
+    "connection",
+    "product_type",
+    "type",
+    "action",
+    "actor",
+    "result",
+    "standing",
+];
 
 /// Writes the figures and has the planner read them. Connections opened afterwards know them too.
 pub(super) async fn set(connection: &mut SqliteConnection) -> Result<(), Fault> {
@@ -40,10 +50,15 @@ pub(super) async fn set(connection: &mut SqliteConnection) -> Result<(), Fault> 
         let last: bool = column.column("is_last")?;
         // What is live or pending is a small part of what ever was.
         let part = if column.column("is_partial")? { 10 } else { 1 };
-        if figures.last().is_none_or(|(t, i, ..)| (t, i) != (&table, &index)) {
+        if figures
+            .last()
+            .is_none_or(|(t, i, ..)| (t, i) != (&table, &index))
+        {
             figures.push((table, index, TABLE / part, (TABLE / part).to_string()));
         }
-        let Some((_, _, rows, text)) = figures.last_mut() else { continue };
+        let Some((_, _, rows, text)) = figures.last_mut() else {
+            continue;
+        };
         let share = match name.as_deref() {
             _ if unique && last => 1,
             Some("organisation") => OF_ORGANISATION,
@@ -53,7 +68,11 @@ pub(super) async fn set(connection: &mut SqliteConnection) -> Result<(), Fault> 
         *rows = (share / part).max(1).min(*rows);
         text.push_str(&format!(" {rows}"));
     }
-    engine::script(connection, "BEGIN IMMEDIATE; ANALYZE; DELETE FROM sqlite_stat1").await?;
+    engine::script(
+        connection,
+        "BEGIN IMMEDIATE; ANALYZE; DELETE FROM sqlite_stat1",
+    )
+    .await?;
     for (table, index, _, text) in figures {
         engine::execute(
             connection,
@@ -116,9 +135,15 @@ mod tests {
             ),
         ];
         for (sql, index) in cases {
-            let rows = db.read(async move |tx| tx.fetch_all(sql, params!["[]"]).await).await.unwrap();
+            let rows = db
+                .read(async move |tx| tx.fetch_all(sql, params!["[]"]).await)
+                .await
+                .unwrap();
             let plan: Vec<String> = rows.iter().map(|row| row.get("detail").unwrap()).collect();
-            assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:?}");
+            assert!(
+                plan.iter().any(|step| step.contains(index)),
+                "{index}: {plan:?}"
+            );
         }
     }
 }

@@ -1,0 +1,289 @@
+//! The one place that builds an HTTP client: who we are, whom we believe, how long we wait.
+//!
+//! No redirect is followed, no proxy is taken from the environment, and nothing turns verification off (R13, contract
+//! sheet 1.12). A client speaks HTTP/1.1 and keeps its connections for the next call.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, RootCertStore};
+use url::{Host, Url};
+
+use crate::push_certificate::PushCertificate;
+
+/// How long a connection stays open for the next call.
+const IDLE: Duration = Duration::from_secs(45);
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Finding the address, connecting and the TLS handshake. Held below `overall`, so that a failure to connect is told
+    /// apart from a missing answer.
+    pub connect: Duration,
+    /// The whole call, with the answer's body.
+    pub overall: Duration,
+}
+
+impl Default for Timeouts {
+    /// 10 seconds to connect, 60 seconds in all (contract sheet 7.27).
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            overall: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A server's scheme, host and port, and nothing else: the path stays Apple's.
+///
+/// https, or http on a loopback host, where only a fake can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(Url);
+
+/// Why a text is not an [`Origin`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// Not a URL.
+    #[error("this is not a URL ({0}); write it as https://host or https://host:port")]
+    NotAUrl(url::ParseError),
+    /// Neither https nor http on this machine.
+    #[error(
+        "codes are sent over https only; http is taken for this machine's own addresses alone, for tests"
+    )]
+    NotSecure,
+    /// A path, a query, a fragment or a user name.
+    #[error("give scheme, host and port alone, such as https://host:port; the path is Apple's own")]
+    TooMuch,
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = Url::parse(text.trim()).map_err(OriginError::NotAUrl)?;
+        let secure = match url.scheme() {
+            "https" => url.host().is_some(),
+            "http" => url.host().is_some_and(|host| is_loopback(&host)),
+            _ => false,
+        };
+        if !secure {
+            return Err(OriginError::NotSecure);
+        }
+        let bare = url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if bare {
+            Ok(Self(url))
+        } else {
+            Err(OriginError::TooMuch)
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+impl Origin {
+    /// The host, which audit rows name as the recipient (R17).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default()
+    }
+
+    /// The URL of an absolute path here, with a query that is already escaped.
+    pub(crate) fn at(&self, path: &str, query: &str) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(path);
+        url.set_query(Some(query));
+        url
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => IpAddr::from(*address).is_loopback(),
+        Host::Ipv6(address) => IpAddr::from(*address).is_loopback(),
+    }
+}
+
+/// Certificate authorities that are believed beside the bundled public ones: Apple's private roots, or a fake's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExtraAuthorities(Vec<CertificateDer<'static>>);
+
+/// Why a file of authorities could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExtraAuthoritiesError {
+    /// No PEM certificate in it.
+    #[error(
+        "there is no certificate in the CA file; it must be PEM, with -----BEGIN CERTIFICATE----- (convert DER with: openssl x509 -inform der -in FILE -out FILE.pem)"
+    )]
+    Empty,
+    /// A certificate that cannot be read.
+    #[error("certificate {0} of the CA file is damaged; nothing of the file was taken")]
+    Damaged(usize),
+}
+
+impl ExtraAuthorities {
+    /// Reads the certificates of a PEM file.
+    ///
+    /// # Errors
+    /// When there is none, or one of them is damaged.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, ExtraAuthoritiesError> {
+        let mut authorities = Vec::new();
+        for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+            let damaged = ExtraAuthoritiesError::Damaged(index + 1);
+            let certificate = certificate.map_err(|_| damaged)?;
+            RootCertStore::empty()
+                .add(certificate.clone())
+                .map_err(|_| damaged)?;
+            authorities.push(certificate);
+        }
+        if authorities.is_empty() {
+            return Err(ExtraAuthoritiesError::Empty);
+        }
+        Ok(Self(authorities))
+    }
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// TLS could not be set up.
+    #[error("TLS cannot be set up with this certificate and these authorities: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Builds the client. `identity` is shown to servers that ask for a client certificate.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one function of this crate that builds an HTTP client"
+)]
+pub(crate) fn client(
+    identity: Option<&PushCertificate>,
+    extra: &ExtraAuthorities,
+    timeouts: Timeouts,
+) -> Result<reqwest::Client, TransportError> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    for authority in &extra.0 {
+        roots.add(authority.clone())?;
+    }
+    let tls = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    let mut tls = match identity {
+        None => tls.with_no_client_auth(),
+        Some(certificate) => {
+            let shown: Arc<dyn ResolvesClientCert> =
+                Arc::new(SingleCertAndKey::from(certificate.certified()));
+            tls.with_client_cert_resolver(shown)
+        }
+    };
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .http1_only()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .user_agent(concat!("Lockwarden/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(timeouts.connect.min(timeouts.overall.mul_f32(0.9)))
+        .timeout(timeouts.overall)
+        .pool_idle_timeout(IDLE)
+        .build()?)
+}
+
+/// Reads at most `limit` bytes of a body, and says whether there was more. A body that breaks off is what arrived of it.
+pub(crate) async fn bounded_body(mut response: reqwest::Response, limit: usize) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        let room = limit - body.len();
+        if chunk.len() > room {
+            body.extend_from_slice(&chunk[..room]);
+            return (body, true);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    (body, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r13_only_https_or_loopback_http_without_a_path_is_an_origin() {
+        for good in [
+            "https://deviceservices-external.apple.com",
+            "https://127.0.0.1:8443/",
+            "http://127.0.0.1:8080",
+            "http://[::1]:8080",
+            "http://localhost:1",
+        ] {
+            assert!(good.parse::<Origin>().is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            (
+                "http://deviceservices-external.apple.com",
+                OriginError::NotSecure,
+            ),
+            ("http://127.0.0.1.example.com", OriginError::NotSecure),
+            ("http://localhost.example.com", OriginError::NotSecure),
+            ("ftp://127.0.0.1", OriginError::NotSecure),
+            (
+                "https://apple.com/deviceservicesworkers",
+                OriginError::TooMuch,
+            ),
+            ("https://apple.com/?a=b", OriginError::TooMuch),
+            ("https://apple.com/#x", OriginError::TooMuch),
+            ("https://me@apple.com", OriginError::TooMuch),
+            ("https://:secret@apple.com", OriginError::TooMuch),
+        ] {
+            assert_eq!(bad.parse::<Origin>(), Err(why), "{bad}");
+        }
+        assert!(matches!(
+            "deviceservices-external.apple.com".parse::<Origin>(),
+            Err(OriginError::NotAUrl(_))
+        ));
+        let origin: Origin = "https://apple.com:444/".parse().unwrap();
+        assert_eq!(origin.to_string(), "https://apple.com:444");
+        assert_eq!(origin.host(), "apple.com");
+    }
+
+    #[test]
+    fn a_ca_file_without_a_certificate_is_refused() {
+        assert_eq!(
+            ExtraAuthorities::from_pem(b"not PEM"),
+            Err(ExtraAuthoritiesError::Empty)
+        );
+        assert_eq!(
+            ExtraAuthorities::from_pem(
+                b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+            ),
+            Err(ExtraAuthoritiesError::Damaged(1))
+        );
+    }
+}
