@@ -1,1 +1,62 @@
-//! Placeholder.
+//! HTTP in, work out: webhooks of MDMs, the API, and the workers that speak with MDMs and with Apple.
+//!
+//! It knows axum and no SQL. [`lifecycle::start`] makes a running server out of an open vault and [`Settings`];
+//! [`connectors`] turn an MDM's bytes into observations and our commands into its calls; `http` holds the routes, `worker`
+//! what goes on by itself.
+
+mod auth;
+pub mod config;
+pub mod connectors;
+pub(crate) mod http;
+pub mod lifecycle;
+mod settings;
+pub mod telemetry;
+pub mod tls;
+mod worker;
+
+pub use http::api::description;
+pub use settings::Settings;
+
+use std::sync::Arc;
+
+use activation_lock::time::Timestamp;
+use escrow::Escrow;
+use escrow::clock::Clock;
+use seal::Random;
+
+/// What every part of a running server shares. Copies of it are one.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Parts>);
+
+/// See [`App`].
+pub(crate) struct Parts {
+    pub(crate) escrow: Escrow,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) settings: Settings,
+    pub(crate) metrics: telemetry::Metrics,
+    /// How MDMs are called.
+    pub(crate) mdm: connectors::Client,
+    /// The connections as the webhook knows them.
+    pub(crate) hooks: http::hooks::Hooks,
+    /// Where it is reached, `http://address:port` or as configured.
+    pub(crate) url: String,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,148 @@
+//! Who asks: bearer tokens become actors, and requests find their organisation.
+
+use std::net::{IpAddr, SocketAddr};
+
+use activation_lock::device::SerialNumber;
+use axum::extract::{ConnectInfo, FromRequestParts, Query};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use escrow::devices::Located;
+use escrow::permit::{Actor, OrganisationId, Scope};
+use serde::Deserialize;
+
+use crate::App;
+use crate::http::problem::Problem;
+
+/// An authenticated request: who asks, and for which organisation.
+pub(crate) struct Caller {
+    /// Who asks.
+    pub(crate) actor: Actor,
+    named: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    organisation: Option<String>,
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers).ok_or_else(Problem::unauthenticated)?;
+        let address = client(parts, app).map(|ip| ip.to_string());
+        let actor = app
+            .escrow
+            .principals()
+            .authenticate(token, address.as_deref())
+            .await?
+            .ok_or_else(Problem::unauthenticated)?;
+        let named = Query::<Named>::try_from_uri(&parts.uri)
+            .map_err(|_| Problem::bad_request("The query holds something that cannot be read."))?
+            .0
+            .organisation;
+        Ok(Self { actor, named })
+    }
+}
+
+/// The token of an `Authorization: Bearer` header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+}
+
+/// Where a request comes from. Behind a proxy of ours, what that one says: the last entry is its own.
+pub(crate) fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
+    let peer = parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|info| info.0.ip());
+    if !app.settings.trusted_proxy {
+        return peer;
+    }
+    let forwarded = parts
+        .headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .next_back()
+        .and_then(|value| value.to_str().ok())
+        .and_then(|list| list.rsplit(',').next())
+        .and_then(|ip| ip.trim().parse().ok());
+    forwarded.or(peer)
+}
+
+impl Caller {
+    /// The organisation a request is about that names no device: the token's, the one that `?organisation=` names, or the only
+    /// one there is.
+    pub(crate) async fn organisation(&self, app: &App) -> Result<OrganisationId, Problem> {
+        let within = app.escrow.organisations();
+        if let Some(name) = &self.named {
+            let found = within.find(&self.actor, name).await?;
+            return found.map(|found| found.id).ok_or_else(|| {
+                Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "unknown-organisation",
+                    "No such organisation",
+                    "No organisation of that name is known to this token.",
+                )
+            });
+        }
+        if let Scope::One(organisation) = self.actor.scope() {
+            return Ok(organisation.clone());
+        }
+        let mut all = within.list(&self.actor).await?;
+        match all.len() {
+            1 => Ok(all.remove(0).id),
+            0 => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "no-organisation",
+                "There is no organisation yet",
+                "Everything belongs to an organisation, and none was made.",
+            )
+            .hint("`lockwarden init` makes the first one.")),
+            _ => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "organisation-needed",
+                "The organisation has to be named",
+                "This token is valid in several organisations.",
+            )
+            .hint("Add `?organisation=NAME`.")
+            .organisations(all.into_iter().map(|one| one.name).collect())),
+        }
+    }
+
+    /// The organisation of a device (R5): the one named, the token's, or the only one that knows the serial number.
+    pub(crate) async fn organisation_of(
+        &self,
+        app: &App,
+        serial: &SerialNumber,
+    ) -> Result<OrganisationId, Problem> {
+        if self.named.is_some() || matches!(self.actor.scope(), Scope::One(_)) {
+            return self.organisation(app).await;
+        }
+        match app.escrow.devices().locate(&self.actor, serial).await? {
+            Located::In(organisation) => Ok(organisation),
+            // One organisation alone needs no naming, also for a device that is not known yet.
+            Located::Nowhere => match self.organisation(app).await {
+                Ok(organisation) => Ok(organisation),
+                Err(_) => Err(Problem::unknown_device()),
+            },
+            Located::Several(organisations) => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "ambiguous-device",
+                "Several organisations know this serial number",
+                "The device may have been handed on; which organisation's record is meant has to be said.",
+            )
+            .hint("Add `?organisation=NAME`.")
+            .organisations(
+                organisations
+                    .iter()
+                    .map(|one| one.as_str().to_owned())
+                    .collect(),
+            )),
+        }
+    }
+}

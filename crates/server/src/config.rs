@@ -1,0 +1,379 @@
+//! The process configuration: one TOML file, for this process alone (listener, data, keys, log, Apple's address). What
+//! replicas and the console share, such as MDM connections, are rows in the vault.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use apple::escrow_key_unlock::UnlockSettings;
+use apple::transport::{ExtraAuthorities, ExtraAuthoritiesError, Origin, OriginError, Timeouts};
+use escrow::pace::Rate;
+use serde::Deserialize;
+use url::Url;
+
+use crate::settings::{Settings, TlsFiles};
+use crate::telemetry::LogFormat;
+
+/// The whole file. Unknown keys are refused: a misspelt one would be silently without effect.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[listen]`
+    #[serde(default)]
+    pub listen: Listen,
+    /// `[data]`
+    pub data: Data,
+    /// `[keys]`
+    #[serde(default)]
+    pub keys: Keys,
+    /// `[log]`
+    #[serde(default)]
+    pub log: Log,
+    /// `[apple]`
+    #[serde(default)]
+    pub apple: Apple,
+    /// `[mdm]`
+    #[serde(default)]
+    pub mdm: Mdm,
+    /// `[work]`
+    #[serde(default)]
+    pub work: Work,
+    /// `[process]`
+    #[serde(default)]
+    pub process: Process,
+}
+
+/// `[listen]`: where it is reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// PEM, with the chain.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM, not encrypted.
+    pub key_file: Option<PathBuf>,
+    /// A proxy of yours ends TLS in front, and names the client in `X-Forwarded-For`.
+    pub trusted_proxy: bool,
+    /// Where people and MDMs reach it.
+    pub public_url: Option<Url>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            certificate_file: None,
+            key_file: None,
+            trusted_proxy: false,
+            public_url: None,
+        }
+    }
+}
+
+/// `[data]`: where the vault is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// The data folder.
+    pub folder: PathBuf,
+}
+
+/// `[keys]`: what opens it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// The running key's file. Without it, the systemd credential `lockwarden-key`.
+    pub key_file: Option<PathBuf>,
+    /// The public half of the recovery key (R25); needed when the database is made.
+    pub recovery_public_file: Option<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// `[apple]`: where Apple is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Apple {
+    /// Scheme, host and port of another address than Apple's own, such as a fake's.
+    pub url: Option<String>,
+    /// Authorities to believe beside the public ones, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Time-out of a whole call, seconds.
+    pub timeout_seconds: u64,
+}
+
+impl Default for Apple {
+    fn default() -> Self {
+        Self {
+            url: None,
+            ca_file: None,
+            timeout_seconds: 60,
+        }
+    }
+}
+
+/// `[mdm]`: how MDMs are called.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mdm {
+    /// Authorities to believe beside the public ones, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Time-out of a whole call, seconds.
+    pub timeout_seconds: u64,
+}
+
+impl Default for Mdm {
+    fn default() -> Self {
+        Self {
+            ca_file: None,
+            timeout_seconds: 30,
+        }
+    }
+}
+
+/// `[work]`: how much at once.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Work {
+    /// Unlocks worked on at once, at least 2.
+    pub in_flight: u32,
+    /// Calls to Apple a second; 0 for no limit.
+    pub calls_per_second: f64,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            in_flight: 8,
+            calls_per_second: 5.0,
+        }
+    }
+}
+
+/// `[process]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// Let the system write core dumps and debuggers attach. Codes are in them.
+    pub core_dumps: bool,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {error}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Not the TOML that is expected.
+    #[error("{} is not a configuration of this version: {error}", path.display())]
+    Toml {
+        /// Which.
+        path: PathBuf,
+        /// What and where.
+        error: Box<toml::de::Error>,
+    },
+    /// One of certificate and key is missing.
+    #[error("[listen] names only one of certificate_file and key_file; TLS needs both")]
+    HalfTls,
+    /// Apple's address.
+    #[error("[apple] url: {0}")]
+    AppleUrl(#[from] OriginError),
+    /// A file of authorities.
+    #[error("{}: {error}", path.display())]
+    Authorities {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        error: ExtraAuthoritiesError,
+    },
+    /// The public address.
+    #[error(
+        "[listen] public_url must be https://HOST or http://HOST, with neither user name nor query"
+    )]
+    PublicUrl,
+    /// Fewer than two unlocks at once.
+    #[error("[work] in_flight must be at least 2: one place is always left for an urgent unlock")]
+    InFlight,
+    /// A negative rate.
+    #[error("[work] calls_per_second must be 0 (no limit) or a positive number")]
+    Pace,
+    /// A time-out that leaves no time.
+    #[error("timeout_seconds must be 1 to 600")]
+    Timeout,
+    /// No key is named.
+    #[error(
+        "no key is named: give key_file under [keys], or the systemd credential `lockwarden-key`"
+    )]
+    NoKey,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not as it should be.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let text = String::from_utf8_lossy(&text);
+        toml::from_str(&text).map_err(|error| ConfigError::Toml {
+            path: path.to_owned(),
+            error: Box::new(error),
+        })
+    }
+
+    /// How the server runs. Reads the files of authorities that it names.
+    ///
+    /// # Errors
+    /// When a value cannot be used, or a file cannot be read.
+    pub fn settings(&self) -> Result<Settings, ConfigError> {
+        let tls = match (&self.listen.certificate_file, &self.listen.key_file) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
+            (None, None) => None,
+            _ => return Err(ConfigError::HalfTls),
+        };
+        if self.listen.public_url.as_ref().is_some_and(|url| {
+            !matches!(url.scheme(), "http" | "https")
+                || url.host().is_none()
+                || !url.username().is_empty()
+                || url.query().is_some()
+                || url.fragment().is_some()
+        }) {
+            return Err(ConfigError::PublicUrl);
+        }
+        if self.work.in_flight < 2 {
+            return Err(ConfigError::InFlight);
+        }
+        if !(self.work.calls_per_second.is_finite() && self.work.calls_per_second >= 0.0) {
+            return Err(ConfigError::Pace);
+        }
+        let seconds = |seconds: u64| match seconds {
+            1..=600 => Ok(Duration::from_secs(seconds)),
+            _ => Err(ConfigError::Timeout),
+        };
+        let overall = seconds(self.apple.timeout_seconds)?;
+        let defaults = UnlockSettings::default();
+        let apple = UnlockSettings {
+            origin: match &self.apple.url {
+                Some(url) => url.parse::<Origin>()?,
+                None => defaults.origin,
+            },
+            authorities: authorities(self.apple.ca_file.as_deref())?,
+            timeouts: Timeouts {
+                overall,
+                connect: Timeouts::default().connect.min(overall),
+            },
+        };
+        Ok(Settings {
+            tls,
+            trusted_proxy: self.listen.trusted_proxy,
+            public_url: self.listen.public_url.clone(),
+            apple,
+            mdm_authorities: authorities(self.mdm.ca_file.as_deref())?,
+            mdm_timeout: seconds(self.mdm.timeout_seconds)?,
+            in_flight: self.work.in_flight,
+            pace: Rate::per_second(self.work.calls_per_second),
+            ..Settings::new(self.listen.address)
+        })
+    }
+
+    /// The file of the running key: the one named, or the systemd credential `lockwarden-key` in the folder that
+    /// `credentials` gives (`$CREDENTIALS_DIRECTORY`).
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn key_file(&self, credentials: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        let credential = || credentials.map(|folder| folder.join("lockwarden-key"));
+        self.keys
+            .key_file
+            .clone()
+            .or_else(|| credential().filter(|path| path.exists()))
+            .ok_or(ConfigError::NoKey)
+    }
+}
+
+fn authorities(path: Option<&Path>) -> Result<ExtraAuthorities, ConfigError> {
+    let Some(path) = path else {
+        return Ok(ExtraAuthorities::default());
+    };
+    ExtraAuthorities::from_pem(&read(path)?).map_err(|error| ConfigError::Authorities {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|error| ConfigError::Read {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn the_least_is_a_data_folder() {
+        let config = config("[data]\nfolder = \"/srv/lockwarden\"\n").unwrap();
+        let settings = config.settings().unwrap();
+        assert!(settings.listen.ip().is_loopback());
+        assert_eq!(settings.in_flight, 8);
+        assert!((settings.pace.per_second - 5.0).abs() < f64::EPSILON);
+        assert!(!config.process.core_dumps);
+        assert!(matches!(config.key_file(None), Err(ConfigError::NoKey)));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_and_named() {
+        let error =
+            config("[data]\nfolder = \"x\"\n[listen]\nadress = \"127.0.0.1:1\"\n").unwrap_err();
+        assert!(error.to_string().contains("adress"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_anything_starts() {
+        for (lines, why) in [
+            ("[listen]\ncertificate_file = \"a.pem\"", "both"),
+            ("[listen]\npublic_url = \"https://me@host/\"", "public_url"),
+            ("[apple]\nurl = \"https://apple.com/path\"", "path"),
+            ("[apple]\nurl = \"http://apple.com\"", "https"),
+            ("[apple]\ntimeout_seconds = 0", "timeout"),
+            ("[work]\nin_flight = 1", "in_flight"),
+            ("[work]\ncalls_per_second = -1.0", "calls_per_second"),
+        ] {
+            let config = config(&format!("[data]\nfolder = \"x\"\n{lines}\n")).unwrap();
+            let error = config.settings().unwrap_err().to_string();
+            assert!(error.contains(why), "{lines}: {error}");
+        }
+    }
+}

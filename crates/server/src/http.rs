@@ -1,0 +1,116 @@
+//! The routes: webhooks, the API, and what watches over a server.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
+use hyper_util::rt::TokioTimer;
+
+use crate::App;
+use crate::http::problem::Problem;
+
+pub(crate) mod api;
+pub(crate) mod hooks;
+pub(crate) mod problem;
+mod watch;
+
+/// The most that a request of the API holds, bytes. Webhooks have their own limit.
+const BODY_LIMIT: usize = 256 * 1024;
+/// How long a client may take to send the head of a request.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// Everything that is answered.
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .route("/healthz", get(watch::alive))
+        .route("/readyz", get(watch::ready))
+        .route("/metrics", get(watch::metrics))
+        .merge(hooks::routes())
+        .merge(api::routes().layer(DefaultBodyLimit::max(BODY_LIMIT)))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(not_so)
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .with_state(app)
+}
+
+/// Serves until the handle says to stop.
+pub(crate) async fn serve(
+    app: App,
+    listener: TcpListener,
+    tls: Option<RustlsConfig>,
+    handle: Handle<SocketAddr>,
+) -> std::io::Result<()> {
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    match tls {
+        Some(tls) => {
+            let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
+            server
+                .http_builder()
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD);
+            server.serve(service).await
+        }
+        None => {
+            let mut server = axum_server::from_tcp(listener)?.handle(handle);
+            server
+                .http_builder()
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD);
+            server.serve(service).await
+        }
+    }
+}
+
+/// Counts and logs each answer. The log has the route's pattern and never the path: a webhook's path may hold a secret (R22).
+async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let began = app.now();
+    let method = request.method().as_str().to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |matched| matched.as_str().to_owned());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if app.settings.sandbox {
+        headers.insert("lockwarden-sandbox", HeaderValue::from_static("true"));
+    }
+    let status = response.status().as_u16();
+    let took = app.now().since(began);
+    app.metrics.request(&method, &route, status, took);
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    if response.status().is_server_error() {
+        tracing::warn!(method, route, status, milliseconds, "answered");
+    } else {
+        tracing::debug!(method, route, status, milliseconds, "answered");
+    }
+    response
+}
+
+async fn nothing_here() -> Problem {
+    Problem::not_found("There is nothing at this address.")
+        .hint("The API is under /v1; /openapi.json describes it.")
+}
+
+async fn not_so() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "Not in this way",
+        "The address is right, the method is not.",
+    )
+    .hint("/openapi.json says which methods it takes.")
+}

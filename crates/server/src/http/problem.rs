@@ -1,0 +1,167 @@
+//! Refusals and failures, as problem documents (RFC 9457).
+
+use std::borrow::Cow;
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use escrow::permit::Refusal;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Before the name of every `type`.
+pub(crate) const PREFIX: &str = "urn:lockwarden:problem:";
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    /// Names the problem; stable. `urn:lockwarden:problem:` and a name.
+    #[serde(rename = "type")]
+    kind: String,
+    /// What it is, in a few words; the same for every case of it.
+    title: Cow<'static, str>,
+    /// The HTTP status.
+    status: u16,
+    /// What happened in this case.
+    detail: Cow<'static, str>,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<Cow<'static, str>>,
+    /// The unlock that this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unlock: Option<String>,
+    /// The organisations to choose from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    organisations: Vec<String>,
+}
+
+impl Problem {
+    /// `name` is stable; `title` goes with it.
+    pub(crate) fn new(
+        status: StatusCode,
+        name: &str,
+        title: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            kind: format!("{PREFIX}{name}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            hint: None,
+            unlock: None,
+            organisations: Vec::new(),
+        }
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The unlock that it is about.
+    pub(crate) fn unlock(mut self, id: impl Into<String>) -> Self {
+        self.unlock = Some(id.into());
+        self
+    }
+
+    /// The organisations to choose from.
+    pub(crate) fn organisations(mut self, organisations: Vec<String>) -> Self {
+        self.organisations = organisations;
+        self
+    }
+
+    /// What was sent cannot be read, or is not allowed to be so.
+    pub(crate) fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "bad-request",
+            "The request cannot be read",
+            detail,
+        )
+    }
+
+    /// No token, or one that opens nothing.
+    pub(crate) fn unauthenticated() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthenticated",
+            "Who asks is not known",
+            "The request carries no token that is valid: none, or one that is mistyped, expired or revoked.",
+        )
+        .hint("Send it as `Authorization: Bearer lw_token_...`. `lockwarden token create` makes one.")
+    }
+
+    /// There is nothing of that name.
+    pub(crate) fn not_found(what: &'static str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "There is no such thing",
+            what,
+        )
+    }
+
+    /// A device that is not known within the caller's reach.
+    pub(crate) fn unknown_device() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "unknown-device",
+            "No such device",
+            "No device with this serial number is known here.",
+        )
+        .hint("Check the serial number. A device is known once its MDM told of it, or once something was set for it by hand.")
+    }
+
+    /// The vault or something else failed. The log has the details.
+    pub(crate) fn failed() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "storage",
+            "The record could not be read or written",
+            "Nothing was changed.",
+        )
+        .hint("Try again. If it stays so, look at the server's log and run `lockwarden doctor` there.")
+    }
+}
+
+impl From<escrow::Error> for Problem {
+    fn from(error: escrow::Error) -> Self {
+        match error {
+            escrow::Error::Refused(Refusal::Revoked) => Self::unauthenticated(),
+            escrow::Error::Refused(refusal) => Self::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "That is not allowed",
+                refusal.to_string(),
+            ),
+            error => {
+                tracing::error!(%error, "the vault failed");
+                Self::failed()
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                header::HeaderValue::from_static("Bearer"),
+            );
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+        }
+        response
+    }
+}

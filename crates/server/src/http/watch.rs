@@ -1,0 +1,77 @@
+//! What watches over a server: is it alive, can it work, how does it stand.
+
+use std::time::Duration;
+
+use super::*;
+use crate::auth;
+use crate::telemetry::Readings;
+use activation_lock::time::DAY;
+use axum::Json;
+use escrow::permit::Permission;
+use serde_json::json;
+
+/// The process answers.
+pub(super) async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// The vault answers too.
+pub(super) async fn ready(State(app): State<App>) -> Response {
+    match app.escrow.operations().queue().await {
+        Ok(_) => Json(json!({ "ready": true, "sandbox": app.settings.sandbox })).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "not ready: the vault failed");
+            Problem::failed().into_response()
+        }
+    }
+}
+
+/// The metrics. From this machine anybody may read them; from elsewhere a token with the permission `read` is needed.
+pub(super) async fn metrics(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    if !auth::client(&parts, &app).is_some_and(|ip| ip.is_loopback()) {
+        let token = auth::bearer(&parts.headers).ok_or_else(Problem::unauthenticated)?;
+        let actor = app.escrow.principals().authenticate(token, None).await?;
+        if !actor.is_some_and(|actor| actor.permissions().allow(Permission::Read)) {
+            return Err(Problem::unauthenticated());
+        }
+    }
+    let text = app.metrics.text(&readings(&app).await?).map_err(|error| {
+        tracing::error!(%error, "the metrics cannot be written");
+        Problem::failed()
+    })?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+async fn readings(app: &App) -> Result<Readings, Problem> {
+    let queue = app.escrow.operations().queue().await?;
+    let coverage = app.escrow.coverage().total().await?;
+    let certificates = app.escrow.push_certificates().all_current().await?;
+    let count = |value: i64| value as f64;
+    let devices = [
+        ("covered", coverage.covered),
+        ("missing", coverage.missing),
+        ("closing", coverage.closing),
+        ("closed", coverage.closed),
+        ("exempt", coverage.exempt),
+    ];
+    let days = |until: activation_lock::time::Timestamp| {
+        (until.0 - queue.now.0) as f64 / DAY.as_millis() as f64
+    };
+    Ok(Readings {
+        unlocks_live: count(queue.live),
+        unlocks_running: count(queue.leased),
+        oldest_unlock_seconds: queue
+            .oldest_requested_at
+            .map_or(Duration::ZERO, |since| queue.now.since(since))
+            .as_secs_f64(),
+        devices: devices
+            .map(|(state, value)| (state.to_owned(), count(value)))
+            .into(),
+        certificates: certificates
+            .into_iter()
+            .map(|one| (one.topic, days(one.not_after)))
+            .collect(),
+    })
+}

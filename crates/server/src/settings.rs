@@ -1,0 +1,63 @@
+//! How a server runs: what the process configuration, or the sandbox, decides.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use apple::escrow_key_unlock::UnlockSettings;
+use apple::transport::ExtraAuthorities;
+use escrow::pace::Rate;
+use url::Url;
+
+/// How a server runs. What can change while it runs is in the vault instead.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Certificate and key of the listener; without them it speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// A proxy of ours stands in front: it ends TLS, and names the client in `X-Forwarded-For`.
+    pub trusted_proxy: bool,
+    /// Where people and MDMs reach it, when that is not the listener's address.
+    pub public_url: Option<Url>,
+    /// Where Apple is, and how it is called.
+    pub apple: UnlockSettings,
+    /// Authorities believed beside the public ones when MDMs are called.
+    pub mdm_authorities: ExtraAuthorities,
+    /// Time-out of a whole call to an MDM.
+    pub mdm_timeout: Duration,
+    /// Unlocks worked on at once.
+    pub in_flight: u32,
+    /// Calls for unlocks a second, over all processes on the database.
+    pub pace: Rate,
+    /// Everything is said to be a sandbox.
+    pub sandbox: bool,
+}
+
+/// The listener's TLS files, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate with its chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+impl Settings {
+    /// The defaults, on an address: 8 unlocks at once, 5 calls a second, Apple's own service, plain HTTP.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            tls: None,
+            trusted_proxy: false,
+            public_url: None,
+            apple: UnlockSettings::default(),
+            mdm_authorities: ExtraAuthorities::default(),
+            mdm_timeout: Duration::from_secs(30),
+            in_flight: 8,
+            pace: Rate::per_second(5.0),
+            sandbox: false,
+        }
+    }
+}
