@@ -72,7 +72,7 @@ pub fn without_shapes(text: &str) -> String {
 }
 
 /// Without control characters: they could forge a log line, and a text in UTF-16 is full of them.
-fn readable(text: &str) -> String {
+pub(crate) fn readable(text: &str) -> String {
     text.chars()
         .filter_map(|c| match c {
             '\n' | '\t' => Some(' '),

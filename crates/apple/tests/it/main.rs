@@ -1,0 +1,5 @@
+//! Integration tests of the apple crate: its formats against files that other programs made, and its calls against the
+//! fake of Apple's service.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod mdm;
