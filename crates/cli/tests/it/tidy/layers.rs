@@ -271,17 +271,16 @@ fn one_place_a_crate_builds_an_http_client() {
 fn no_verb_of_escrow_takes_the_time() {
     let mut found = Vec::new();
     for source in files("crates/escrow/src", ".rs") {
-        for start in ["pub fn ", "pub async fn "] {
-            for (at, _) in source.text.match_indices(start) {
-                let rest = &source.text[at..];
-                let signature = &rest[..rest.find(['{', ';']).unwrap_or(rest.len())];
-                if has_word(signature, "now:") || has_word(signature, "now :") {
-                    found.push(format!(
-                        "{}: {}",
-                        source.path,
-                        signature.lines().next().unwrap_or_default()
-                    ));
-                }
+        // A verb speaks to the database, so it is async; what is not looks at values it was given.
+        for (at, _) in source.text.match_indices("pub async fn ") {
+            let rest = &source.text[at..];
+            let signature = &rest[..rest.find(['{', ';']).unwrap_or(rest.len())];
+            if has_word(signature, "now:") || has_word(signature, "now :") {
+                found.push(format!(
+                    "{}: {}",
+                    source.path,
+                    signature.lines().next().unwrap_or_default()
+                ));
             }
         }
     }
