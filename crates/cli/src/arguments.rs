@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{code, devices, mdm, reveal, sim, token, unlock};
+use crate::{code, db, devices, doctor, init, mdm, reveal, serve, sim, token, unlock};
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
 #[derive(Parser)]
@@ -34,6 +34,10 @@ pub(crate) struct Everywhere {
 /// All commands.
 #[derive(Subcommand)]
 pub(crate) enum Commands {
+    Serve(serve::ServeArgs),
+    Init(init::InitArgs),
+    Doctor(doctor::DoctorArgs),
+    Db(db::DbArgs),
     Code(code::CodeArgs),
     Sim(sim::SimArgs),
     Devices(devices::DevicesArgs),

@@ -1,27 +1,16 @@
 //! What the program asks of the machine it runs on.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use seal::Random;
 
 use crate::voice::{Failure, Outcome};
 
-/// The system's random generator.
-struct SystemRandom(File);
-
-impl Random for SystemRandom {
-    fn fill(&self, bytes: &mut [u8]) {
-        (&self.0)
-            .read_exact(bytes)
-            .expect("the kernel's random generator gives bytes for ever");
-    }
-}
-
-/// The system's random generator.
-pub(crate) fn random() -> impl Random {
-    SystemRandom(File::open("/dev/urandom").expect("every supported system has a random generator"))
+/// The machine's randomness.
+pub(crate) fn random() -> Arc<dyn Random> {
+    server::lifecycle::random()
 }
 
 /// Runs a command that waits for the network.
@@ -29,11 +18,45 @@ pub(crate) fn random() -> impl Random {
 /// # Errors
 /// As the command's; or when the machine gives no event loop.
 pub(crate) fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("the machine gives no event loop: {error}")))?;
-    runtime.block_on(command)
+        .map_err(no_event_loop)?
+        .block_on(command)
+}
+
+/// Runs a command that serves: on every core.
+///
+/// # Errors
+/// As the command's; or when the machine gives no event loop.
+pub(crate) fn block_on_all_cores(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(no_event_loop)?
+        .block_on(command)
+}
+
+fn no_event_loop(error: std::io::Error) -> Failure {
+    Failure::new(format!("the machine gives no event loop: {error}"))
+}
+
+/// Keeps what is in memory, codes and keys among it, out of core dumps and away from debuggers (R23).
+///
+/// # Errors
+/// When the machine does not let us.
+pub(crate) fn keep_memory_private() -> Result<(), Failure> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)
+        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
+        .map_err(|error| {
+            Failure::new(format!("core dumps cannot be turned off: {error}")).hint(
+                "a core dump holds codes and keys; if this machine has to allow them, set core_dumps = true under [process]",
+            )
+        })
 }
 
 /// Waits between two looks at something that goes on elsewhere.
@@ -45,24 +68,52 @@ pub(crate) async fn pause(how_long: Duration) {
     tokio::time::sleep(how_long).await;
 }
 
-/// Waits until the user or the service manager wants the program to end.
-///
-/// # Errors
-/// When the machine does not tell.
-pub(crate) async fn interrupted() -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            Failure::new(format!("the program cannot listen for signals: {error}"))
+/// Signals of the user or of the service manager.
+pub(crate) struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// To end.
+    End,
+    /// To read files anew (SIGHUP).
+    Reload,
+}
+
+impl Signals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// When the machine does not tell.
+    pub(crate) fn new() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(format!("the program cannot listen for signals: {error}"))
+            })
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            reload: listen(SignalKind::hangup())?,
         })
-    };
-    let (mut interrupt, mut terminate) = (
-        listen(SignalKind::interrupt())?,
-        listen(SignalKind::terminate())?,
-    );
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
-    Ok(())
+
+    /// Waits for the next.
+    pub(crate) async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.reload.recv() => Wish::Reload,
+        }
+    }
+
+    /// Waits until the program is to end.
+    pub(crate) async fn end(&mut self) {
+        while self.next().await != Wish::End {}
+    }
 }

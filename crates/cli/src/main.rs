@@ -3,12 +3,17 @@
 mod api;
 mod arguments;
 mod code;
+mod db;
 mod devices;
+mod doctor;
+mod init;
+mod local;
 mod machine;
 mod mdm;
 mod private_file;
 mod reveal;
 mod secret_file;
+mod serve;
 mod show;
 mod sim;
 mod token;
@@ -31,6 +36,10 @@ fn main() -> ExitCode {
     };
     let voice = Voice::new(arguments.everywhere.json);
     let outcome = match arguments.command {
+        Commands::Serve(args) => machine::block_on_all_cores(serve::run(args, voice)),
+        Commands::Init(args) => machine::block_on(init::run(args, voice)),
+        Commands::Doctor(args) => machine::block_on(doctor::run(args, voice)),
+        Commands::Db(args) => machine::block_on(db::run(args, voice)),
         Commands::Code(args) => code::run(args, voice),
         Commands::Devices(args) => machine::block_on(devices::run(args, voice)),
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),

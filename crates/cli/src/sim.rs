@@ -70,7 +70,7 @@ pub(crate) async fn run(args: SimArgs, voice: Voice) -> Outcome {
         format!("apple     {url}\ncontrols  {control_url}")
     })?;
     voice.talk("a fake: no request reaches Apple. Interrupt it (Ctrl-C) to end it.");
-    machine::interrupted().await?;
+    machine::Signals::new()?.end().await;
     apple.stop().await;
     Ok(DONE)
 }

@@ -101,6 +101,26 @@ impl Db {
         })))
     }
 
+    /// Looks into the database of a folder, beside the process that holds it, if one does. Nothing can be written: every
+    /// [`write`](Self::write) answers that the database is closed.
+    pub(crate) async fn look(opening: Opening<'_>) -> std::result::Result<Self, OpenError> {
+        let mut connection = engine::connect_reader(opening.folder).await?;
+        let may = schema::may_use(&mut connection, opening.folder, opening.kind).await;
+        engine::close(connection).await;
+        may?;
+        let path = opening.folder.to_owned();
+        let ids = Arc::new(Ids::new(opening.random));
+        let folder = Arc::new(Folder::unlocked(&path));
+        let readers = lane::start_readers(path.clone(), opening.clock, ids, folder)?;
+        // Nobody listens at the other end.
+        let (writer, _) = mpsc::channel(1);
+        Ok(Self(Arc::new(Inner {
+            folder: path,
+            writer,
+            readers,
+        })))
+    }
+
     /// What `db status` shows of the database in a folder. Takes no lock and changes nothing.
     pub(crate) async fn status(folder: &Path) -> std::result::Result<Option<Status>, OpenError> {
         if !Folder::database(folder).exists() {

@@ -123,6 +123,11 @@ pub(crate) async fn open(
     Ok(unlock(&keys, &running)?)
 }
 
+/// Opens the keyring of a database that has one, changing nothing.
+pub(crate) async fn look(db: &Db, running: &KeyEncryptionKey) -> crate::Result<Keyring> {
+    Ok(unlock(&db.read(stored).await?, running)?)
+}
+
 /// Makes the first data keys. The folder's lock sees to it that nobody else does at the same time.
 async fn create(
     db: &Db,

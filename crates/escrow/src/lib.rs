@@ -136,19 +136,7 @@ impl Escrow {
                 return Err(error);
             }
         };
-        let shared = Shared {
-            keyring,
-            random,
-            kind,
-            line: record::Line::default(),
-            courier: Notify::new(),
-            operations: Notify::new(),
-            connections: Notify::new(),
-        };
-        let escrow = Self {
-            db,
-            shared: Arc::new(shared),
-        };
+        let escrow = Self::around(db, keyring, random, kind);
         if let Err(error) = escrow
             .operations()
             .free_leases_of_earlier_incarnations()
@@ -158,6 +146,43 @@ impl Escrow {
             return Err(error);
         }
         Ok(escrow)
+    }
+
+    /// Looks into the vault of a data folder that another process may hold, for `doctor`. Its verbs that change something
+    /// answer that the database is closed. `recovery` is not looked at.
+    ///
+    /// # Errors
+    /// When there is no vault, it is of the other kind, of a newer program, or sealed with another key.
+    pub async fn look(opening: Opening<'_>) -> Result<Self> {
+        let db = db::Db::look(db::Opening {
+            folder: opening.folder,
+            kind: opening.kind,
+            clock: opening.clock,
+            random: opening.random.clone(),
+        })
+        .await?;
+        match keys::look(&db, &opening.key).await {
+            Ok(keyring) => Ok(Self::around(db, keyring, opening.random, opening.kind)),
+            Err(error) => {
+                db.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn around(db: db::Db, keyring: Keyring, random: Arc<dyn Random>, kind: DataKind) -> Self {
+        Self {
+            db,
+            shared: Arc::new(Shared {
+                keyring,
+                random,
+                kind,
+                line: record::Line::default(),
+                courier: Notify::new(),
+                operations: Notify::new(),
+                connections: Notify::new(),
+            }),
+        }
     }
 
     /// What `db status` shows of a data folder; `None` when there is no database in it. Takes no lock, changes nothing.

@@ -7,6 +7,7 @@
 mod auth;
 pub mod config;
 pub mod connectors;
+pub mod doctor;
 pub(crate) mod http;
 pub mod lifecycle;
 mod settings;

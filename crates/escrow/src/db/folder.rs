@@ -9,10 +9,10 @@ use super::OpenError;
 const DATABASE: &str = "lockwarden.db";
 const LOCK: &str = "lockwarden.lock";
 
-/// A data folder that this process holds. The lock goes when this is dropped, or with the process.
+/// A data folder that this process holds, or looks into. The lock goes when this is dropped, or with the process.
 pub(crate) struct Folder {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Folder {
@@ -52,8 +52,16 @@ impl Folder {
         private_file(&Self::database(path))?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            _lock: Some(lock),
         })
+    }
+
+    /// A folder to look into, whoever holds it.
+    pub(crate) fn unlocked(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            _lock: None,
+        }
     }
 
     /// Where it is.

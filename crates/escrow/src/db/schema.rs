@@ -49,32 +49,7 @@ pub(super) async fn migrate(
     kind: DataKind,
     now: Timestamp,
 ) -> Result<(), OpenError> {
-    let not_ours = |what: String| OpenError::NotOurs {
-        folder: folder.to_owned(),
-        what,
-    };
-    let mut version = 0;
-    if let Some(status) = read_meta(connection)
-        .await
-        .map_err(|fault| not_ours(fault.to_string()))?
-    {
-        if status.kind != kind {
-            return Err(OpenError::OtherKind {
-                folder: folder.to_owned(),
-                found: status.kind,
-                wanted: kind,
-            });
-        }
-        if program_version() < status.oldest_compatible {
-            return Err(OpenError::ProgramTooOld {
-                folder: folder.to_owned(),
-                schema: status.schema_version,
-                oldest: status.oldest_compatible,
-                program: program_version(),
-            });
-        }
-        version = status.schema_version;
-    }
+    let version = may_use(connection, folder, kind).await?.unwrap_or(0);
     for migration in MIGRATIONS
         .iter()
         .filter(|migration| migration.version > version)
@@ -93,6 +68,39 @@ pub(super) async fn migrate(
         tracing::info!(migration = migration.name, "changed the database's schema");
     }
     Ok(())
+}
+
+/// Whether this program may use the database as one of this kind. Gives its schema; `None` when it is new and empty.
+pub(super) async fn may_use(
+    connection: &mut SqliteConnection,
+    folder: &Path,
+    kind: DataKind,
+) -> Result<Option<i64>, OpenError> {
+    let found = read_meta(connection)
+        .await
+        .map_err(|fault| OpenError::NotOurs {
+            folder: folder.to_owned(),
+            what: fault.to_string(),
+        })?;
+    let Some(status) = found else {
+        return Ok(None);
+    };
+    if status.kind != kind {
+        return Err(OpenError::OtherKind {
+            folder: folder.to_owned(),
+            found: status.kind,
+            wanted: kind,
+        });
+    }
+    if program_version() < status.oldest_compatible {
+        return Err(OpenError::ProgramTooOld {
+            folder: folder.to_owned(),
+            schema: status.schema_version,
+            oldest: status.oldest_compatible,
+            program: program_version(),
+        });
+    }
+    Ok(Some(status.schema_version))
 }
 
 async fn apply(

@@ -601,3 +601,44 @@ async fn values_come_back_as_they_went_in_and_a_wrong_type_is_named() {
     .await
     .unwrap();
 }
+
+#[tokio::test]
+async fn a_look_beside_a_running_server_reads_and_cannot_write() {
+    let (folder, db) = things().await;
+    let look = |kind| {
+        Db::look(Opening {
+            folder: folder.path(),
+            kind,
+            clock: Arc::new(ManualClock::new(START)),
+            random: Arc::new(Seeded::new(2)),
+        })
+    };
+    let beside = look(DataKind::Production)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    db.write("add", async |tx| {
+        tx.execute("INSERT INTO things (name) VALUES ('one')", params![])
+            .await
+    })
+    .await
+    .unwrap();
+    let count = async |tx: &mut Tx<'_>| {
+        tx.fetch_one("SELECT COUNT(*) AS n FROM things", params![])
+            .await?
+            .get::<i64>("n")
+    };
+    assert_eq!(beside.read(count).await.unwrap(), 1);
+    let written = beside
+        .write("add", async |tx| {
+            tx.execute("INSERT INTO things (name) VALUES ('two')", params![])
+                .await
+        })
+        .await;
+    assert!(matches!(written, Err(Error::Database(Fault::Closed))));
+    assert!(matches!(
+        look(DataKind::Sandbox).await.err(),
+        Some(OpenError::OtherKind { .. })
+    ));
+    beside.close().await;
+    db.close().await;
+}

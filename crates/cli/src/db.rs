@@ -1,0 +1,118 @@
+//! `lockwarden db`: the vault of this machine.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use escrow::Escrow;
+use escrow::meta::Status;
+use seal::RecoveryKey;
+use serde_json::json;
+
+use crate::local::{self, ConfigArgs};
+use crate::voice::{DONE, FAILED, Failure, Outcome, Voice};
+use crate::{secret_file, show};
+
+/// Look after the vault: status, migrate, prove the recovery key
+#[derive(Args)]
+pub(crate) struct DbArgs {
+    #[command(subcommand)]
+    command: DbCommand,
+}
+
+#[derive(Subcommand)]
+enum DbCommand {
+    /// Show what the vault is, and whether this program may open it; works beside a running server
+    ///
+    /// Exit status: 0 when this program may open it; 1 when not, or there is none.
+    Status(PlainArgs),
+    /// Bring the vault's schema up to date; `serve` does so too
+    Migrate(PlainArgs),
+    /// Show that the offline recovery key opens this vault; until then `doctor` warns
+    ///
+    /// The server must be stopped. The key is read from a file or standard input and is not kept.
+    ProveRecovery(ProveArgs),
+}
+
+#[derive(Args)]
+struct PlainArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Args)]
+struct ProveArgs {
+    /// The file that holds the recovery key; - is standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    recovery_key_file: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: DbArgs, voice: Voice) -> Outcome {
+    match args.command {
+        DbCommand::Status(args) => status(&args.config, voice).await,
+        DbCommand::Migrate(args) => {
+            let config = args.config.read()?;
+            local::open(&config, voice).await?.close().await;
+            status(&args.config, voice).await
+        }
+        DbCommand::ProveRecovery(args) => {
+            let config = args.config.read()?;
+            let text = secret_file::read(&args.recovery_key_file, "the recovery key's file")?;
+            let recovery = RecoveryKey::parse(&text).map_err(|error| {
+                Failure::new(format!("the recovery key cannot be used: {error}"))
+            })?;
+            let escrow = local::open(&config, voice).await?;
+            let proven = escrow.prove_recovery(&recovery).await;
+            escrow.close().await;
+            proven.map_err(|error| Failure::new(error.to_string()))?;
+            voice.talk("the recovery key opens this vault; put it back where it is safe");
+            Ok(DONE)
+        }
+    }
+}
+
+async fn status(config: &ConfigArgs, voice: Voice) -> Outcome {
+    let config = config.read()?;
+    let folder = &config.data.folder;
+    let found = Escrow::status(folder)
+        .await
+        .map_err(|error| Failure::new(error.to_string()))?;
+    let Some(status) = found else {
+        return Err(
+            Failure::new(format!("there is no vault in {}", folder.display()))
+                .hint("`lockwarden init` makes one"),
+        );
+    };
+    let value = value(&status);
+    voice.data(&value, || {
+        show::pairs(
+            &value,
+            &[
+                ("kind", "kind"),
+                ("schema", "schema_version"),
+                ("program's schema", "program_version"),
+                ("oldest program's", "oldest_compatible"),
+                ("may be opened", "compatible"),
+                ("to be applied", "pending"),
+                ("made", "created_at"),
+                ("recovery key opened it", "recovery_opened_at"),
+            ],
+        )
+    })?;
+    Ok(if status.is_compatible() { DONE } else { FAILED })
+}
+
+fn value(status: &Status) -> serde_json::Value {
+    json!({
+        "kind": status.kind.as_str(),
+        "schema_version": status.schema_version,
+        "program_version": status.program_version,
+        "oldest_compatible": status.oldest_compatible,
+        "compatible": status.is_compatible(),
+        "pending": status.pending,
+        "created_at": status.created_at.0,
+        "recovery_opened_at": status.recovery_opened_at.map(|at| at.0),
+    })
+}

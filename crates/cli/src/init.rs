@@ -1,0 +1,278 @@
+//! `lockwarden init`: a configuration, keys, an empty vault, the first organisation and the first token.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use escrow::meta::DataKind;
+use escrow::organisations::Created;
+use escrow::permit::{Actor, Admin, Permissions, Scope};
+use escrow::principals::NewToken;
+use escrow::{Escrow, Opening};
+use seal::{KeyEncryptionKey, RecoveryKey};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::voice::{DONE, Failure, Outcome, Voice};
+use crate::{machine, private_file};
+
+/// Make a configuration, the keys, an empty vault, the first organisation and its first token
+///
+/// The recovery key is shown once, here: it opens every code when the server and its key file are gone. Keep it offline, on
+/// paper or on a medium in a safe, and nowhere on this machine. Nothing that exists is overwritten.
+#[derive(Args)]
+pub(crate) struct InitArgs {
+    /// The name of your organisation: Apple is given it with every unlock
+    #[arg(long, value_name = "NAME")]
+    organisation: String,
+    /// The folder for the configuration and the key file; made when it is not there
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/lockwarden")]
+    folder: PathBuf,
+    /// The folder for the data; made when it is not there
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/lockwarden")]
+    data: PathBuf,
+    /// Write the recovery key to this file (mode 0600), on a medium that you take away, instead of showing it
+    #[arg(long, value_name = "FILE")]
+    recovery_key_file: Option<PathBuf>,
+    /// Write the first token, which may do everything, to this file (mode 0600) instead of showing it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// What was made. The keys of JSON output.
+#[derive(Serialize)]
+struct Made<'a> {
+    config: &'a Path,
+    key_file: &'a Path,
+    recovery_public_file: &'a Path,
+    data: &'a Path,
+    organisation: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
+    let name = args.organisation.trim();
+    if name.is_empty() {
+        return Err(Failure::usage("the organisation's name is empty")
+            .hint("Apple is given it with every unlock; write it as it is known there"));
+    }
+    make_folder(&args.folder)?;
+    let folder = absolute(&args.folder)?;
+    let data = absolute(&args.data)?;
+    let config = folder.join("lockwarden.toml");
+    let key_file = folder.join("key");
+    let recovery_public_file = folder.join("recovery-key.pub");
+    // What cannot be made is found out before anything is.
+    for path in [&config, &key_file, &recovery_public_file]
+        .into_iter()
+        .chain(&args.recovery_key_file)
+        .chain(&args.token_file)
+    {
+        if path.exists() {
+            return Err(
+                Failure::new(format!("{} is there already", path.display()))
+                    .hint("nothing is overwritten: a key that is lost takes the codes with it. Name another folder, or move the old files away if no vault needs them"),
+            );
+        }
+    }
+    if let Ok(Some(status)) = Escrow::status(&data).await {
+        return Err(Failure::new(format!(
+            "{} holds a {} vault already",
+            data.display(),
+            status.kind
+        ))
+        .hint("it opens with its own key file alone; name another data folder for a new vault"));
+    }
+
+    let random = machine::random();
+    let key = KeyEncryptionKey::generate(&random);
+    let recovery = RecoveryKey::generate(&random);
+    private_file::create(&key_file)?.write_line(&key.to_file_text())?;
+    private_file::create(&recovery_public_file)?.write_line(&recovery.public().to_text())?;
+    let recovery_text = recovery.to_text();
+    let shown_recovery = put(&args.recovery_key_file, &recovery_text)?;
+    private_file::create(&config)?.write_line(&configuration(
+        &data,
+        &key_file,
+        &recovery_public_file,
+    ))?;
+
+    let escrow = Escrow::open(Opening {
+        folder: &data,
+        kind: DataKind::Production,
+        key: Arc::new(key),
+        recovery: Some(recovery.public().clone()),
+        clock: server::lifecycle::clock(),
+        random,
+    })
+    .await
+    .map_err(|error| Failure::new(error.to_string()))?;
+    let token = first_token(&escrow, name).await;
+    escrow.close().await;
+    let token = token.map_err(|error| Failure::new(error.to_string()))?;
+    let shown_token = put(&args.token_file, &token)?;
+
+    let made = Made {
+        config: &config,
+        key_file: &key_file,
+        recovery_public_file: &recovery_public_file,
+        data: &data,
+        organisation: name,
+        recovery_key: shown_recovery.then_some(&recovery_text),
+        token: shown_token.then_some(&token),
+    };
+    voice.data(&made, || {
+        let mut lines = vec![
+            format!("configuration  {}", config.display()),
+            format!("key file       {}", key_file.display()),
+            format!("data           {}", data.display()),
+        ];
+        lines.extend(made.token.map(|token| format!("token          {token}")));
+        lines.extend(made.recovery_key.map(|key| format!("recovery key   {key}")));
+        lines.join("\n")
+    })?;
+    voice.talk(
+        "Keep the recovery key offline and nowhere on this machine: with it the codes outlive this server. \
+         It and the token are not shown again.",
+    );
+    voice.talk(format!(
+        "Next: look through {}, then `lockwarden doctor --config {0}` and `lockwarden serve --config {0}`. \
+         `lockwarden db prove-recovery` shows that the recovery key opens this vault.",
+        config.display()
+    ));
+    Ok(DONE)
+}
+
+/// Writes a secret to its file, if one is named. True when it is to be shown instead.
+fn put(file: &Option<PathBuf>, text: &str) -> Result<bool, Failure> {
+    match file {
+        Some(path) => private_file::create(path)?.write_line(text).map(|()| false),
+        None => Ok(true),
+    }
+}
+
+async fn first_token(escrow: &Escrow, organisation: &str) -> escrow::Result<Zeroizing<String>> {
+    let actor = Actor::system("init", Permissions::all());
+    let organisations = escrow.organisations();
+    let organisation = match organisations.create(&actor, organisation).await? {
+        Created::New(organisation) => organisation.id,
+        Created::NameTaken => unreachable!("a vault made a moment ago has no organisation"),
+    };
+    let permit = escrow
+        .authorise::<Admin>(&actor, &organisation, "tokens")
+        .await?;
+    let everything = Permissions::SCOPES
+        .iter()
+        .filter_map(|scope| Permissions::of_scope(scope))
+        .fold(Permissions::NONE, Permissions::and);
+    let new = NewToken {
+        name: "first token".to_owned(),
+        scope: Scope::All,
+        permissions: everything,
+        expires_at: None,
+    };
+    let (_, token) = escrow.principals().create_token(&permit, new).await?;
+    Ok(Zeroizing::new(token.expose().to_owned()))
+}
+
+fn make_folder(path: &Path) -> Result<(), Failure> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| {
+            Failure::new(format!("{} cannot be made: {error}", path.display()))
+                .hint("--folder and --data name other folders")
+        })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+fn configuration(data: &Path, key: &Path, recovery_public: &Path) -> String {
+    let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    format!(
+        r#"# Lockwarden's configuration: this process alone. MDM connections, push certificates and policies are kept in the
+# vault and set with `lockwarden mdm` and `lockwarden push-certificate`.
+
+[listen]
+address = "127.0.0.1:8443"
+# MDMs and people reach it by TLS: give a certificate with its chain and its key (PEM). SIGHUP reads them anew.
+# certificate_file = "/etc/lockwarden/tls.pem"
+# key_file = "/etc/lockwarden/tls.key"
+# Or a proxy of yours ends TLS in front of it. It must name the client in X-Forwarded-For.
+# trusted_proxy = true
+# How MDMs and people reach it, when that is not the address above.
+# public_url = "https://lockwarden.example.org"
+
+[data]
+folder = {data}
+
+[keys]
+# Wraps the keys in the vault. Back it up apart from the data. Instead of a file: the systemd credential `lockwarden-key`.
+key_file = {key}
+# The public half of the recovery key; the other half is with you, offline.
+recovery_public_file = {recovery_public}
+
+[log]
+# text or json; error, warn, info, debug, trace, or a filter such as "info,server=debug".
+format = "text"
+level = "info"
+
+[apple]
+# Authorities (PEM) to believe beside the public ones, should Apple's service need one (unverified).
+# ca_file = "/etc/lockwarden/apple-ca.pem"
+timeout_seconds = 60
+
+[mdm]
+# ca_file = "/etc/lockwarden/mdm-ca.pem"
+timeout_seconds = 30
+
+[work]
+# Unlocks worked on at once, and calls to Apple a second. Apple's own limits are not known.
+in_flight = 8
+calls_per_second = 5.0
+
+[process]
+# Codes and keys are in memory: core dumps are off and debuggers are kept away, unless you need them.
+core_dumps = false
+"#,
+        data = quoted(data),
+        key = quoted(key),
+        recovery_public = quoted(recovery_public),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use server::config::Config;
+
+    #[test]
+    fn what_is_written_is_a_configuration() {
+        let folder = Path::new("/a \"folder\"");
+        let text = configuration(folder, Path::new("/k"), Path::new("/r"));
+        let config: Config = toml::from_str(&text).unwrap();
+        assert_eq!(config.data.folder, folder);
+        config.settings().unwrap();
+        // What is commented out works too, but for the files that are not there.
+        let all: String = text
+            .lines()
+            .map(|line| {
+                let option = line.strip_prefix("# ").filter(|rest| {
+                    rest.split_once(" = ")
+                        .is_some_and(|(key, _)| !key.contains(' '))
+                });
+                format!("{}\n", option.unwrap_or(line))
+            })
+            .collect();
+        toml::from_str::<Config>(&all).unwrap();
+    }
+}

@@ -1,0 +1,110 @@
+//! The configuration and the vault of this machine, for the commands on local files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use escrow::meta::DataKind;
+use escrow::{Escrow, Opening};
+use seal::{KeyEncryptionKey, RecoveryPublicKey};
+use server::config::Config;
+
+use crate::secret_file;
+use crate::voice::{Failure, Voice};
+
+/// The environment variable that names the configuration.
+pub(crate) const CONFIG_VARIABLE: &str = "LOCKWARDEN_CONFIG";
+/// Where the configuration is when nobody says so.
+pub(crate) const CONFIG: &str = "/etc/lockwarden/lockwarden.toml";
+
+/// Which configuration.
+#[derive(Args, Clone)]
+pub(crate) struct ConfigArgs {
+    /// The configuration [environment: LOCKWARDEN_CONFIG; default: /etc/lockwarden/lockwarden.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.config
+            .clone()
+            .or_else(|| std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from))
+            .unwrap_or_else(|| PathBuf::from(CONFIG))
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not as it should be.
+    pub(crate) fn read(&self) -> Result<Config, Failure> {
+        let path = self.path();
+        Config::read(&path).map_err(|error| {
+            let failure = Failure::new(error.to_string());
+            if path.exists() {
+                failure
+            } else {
+                failure.hint("`lockwarden init` writes one; --config names another")
+            }
+        })
+    }
+}
+
+/// The running key of a configuration.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn key(config: &Config, voice: Voice) -> Result<Arc<KeyEncryptionKey>, Failure> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let path = config
+        .key_file(credentials.as_deref())
+        .map_err(|error| Failure::new(error.to_string()))?;
+    if let Some(warning) = secret_file::warning(&path, "the key file") {
+        voice.talk(warning);
+    }
+    read_key(&path)
+}
+
+/// A running key's file.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn read_key(path: &Path) -> Result<Arc<KeyEncryptionKey>, Failure> {
+    let text = secret_file::read(path, "the key file")?;
+    KeyEncryptionKey::parse(&text)
+        .map(Arc::new)
+        .map_err(|error| Failure::new(format!("the key file cannot be used: {error}")))
+}
+
+/// The public half of the recovery key, if the configuration names its file.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn recovery_public(config: &Config) -> Result<Option<RecoveryPublicKey>, Failure> {
+    let Some(path) = &config.keys.recovery_public_file else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("{} cannot be read: {error}", path.display())))?;
+    RecoveryPublicKey::parse(&text)
+        .map(Some)
+        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}
+
+/// Opens the vault of a configuration; the folder is locked until it is closed.
+///
+/// # Errors
+/// When it is in use, or does not open.
+pub(crate) async fn open(config: &Config, voice: Voice) -> Result<Escrow, Failure> {
+    Escrow::open(Opening {
+        folder: &config.data.folder,
+        kind: DataKind::Production,
+        key: key(config, voice)?,
+        recovery: recovery_public(config)?,
+        clock: server::lifecycle::clock(),
+        random: server::lifecycle::random(),
+    })
+    .await
+    .map_err(|error| Failure::new(error.to_string()))
+}

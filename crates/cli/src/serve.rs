@@ -1,0 +1,127 @@
+//! `lockwarden serve`: the server, and its sandbox.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use server::lifecycle::{Running, Setup};
+use server::telemetry;
+
+use crate::local::{self, ConfigArgs};
+use crate::machine::{self, Signals, Wish};
+use crate::private_file;
+use crate::voice::{DONE, Failure, Outcome, Voice};
+
+mod sandbox;
+
+/// Run the server, or with --sandbox the whole product against built-in fakes
+///
+/// It ends on SIGINT and SIGTERM: requests and calls to Apple under way are finished. On SIGHUP it reads the listener's
+/// certificate and key anew.
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Play: fakes of Apple, of an MDM and of devices, in a data folder of its own. Nothing reaches Apple
+    #[arg(long, conflicts_with = "config")]
+    sandbox: bool,
+    /// The sandbox's data folder [default: ./lockwarden-sandbox]
+    #[arg(long, value_name = "FOLDER", requires = "sandbox")]
+    data: Option<PathBuf>,
+    /// Where the sandbox listens: a loopback address; port 0 takes any free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", requires = "sandbox")]
+    listen: Option<SocketAddr>,
+    /// How many devices the sandbox has [default: 25]
+    #[arg(long, value_name = "N", requires = "sandbox", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    devices: Option<u32>,
+    /// Once it serves, write where as JSON to this file (mode 0600): url; a sandbox also token and devices
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+}
+
+/// What the ready file says.
+#[derive(Serialize)]
+struct Ready<'a> {
+    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<&'a [String]>,
+}
+
+/// Runs the command until it is to end.
+pub(crate) async fn run(args: ServeArgs, voice: Voice) -> Outcome {
+    if args.sandbox {
+        sandbox::run(args, voice).await
+    } else {
+        production(args, voice).await
+    }
+}
+
+async fn production(args: ServeArgs, voice: Voice) -> Outcome {
+    let mut signals = Signals::new()?;
+    let config = args.config.read()?;
+    telemetry::log(config.log.format, &config.log.level)
+        .map_err(|error| Failure::new(error.to_string()))?;
+    if !config.process.core_dumps {
+        machine::keep_memory_private()?;
+    }
+    let settings = config
+        .settings()
+        .map_err(|error| Failure::new(error.to_string()))?;
+    let escrow = local::open(&config, voice).await?;
+    let running = server::lifecycle::start(Setup {
+        escrow,
+        clock: server::lifecycle::clock(),
+        random: server::lifecycle::random(),
+        settings,
+    })
+    .await
+    .map_err(|error| Failure::new(error.to_string()))?;
+    let ready = Ready {
+        url: running.url(),
+        token: None,
+        devices: None,
+    };
+    write_ready(args.ready_file.as_deref(), &ready)?;
+    voice.talk(format!(
+        "lockwarden serves at {} (listening on {})",
+        running.url(),
+        running.address()
+    ));
+    until_the_end(running, &mut signals, voice).await
+}
+
+fn write_ready(path: Option<&std::path::Path>, ready: &Ready<'_>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let text = serde_json::to_string(ready)
+        .map_err(|error| Failure::new(format!("the ready file cannot be written: {error}")))?;
+    private_file::replace(path, &zeroize::Zeroizing::new(text))
+}
+
+/// Serves until a signal says to end, or the listener fails.
+async fn until_the_end(mut running: Running, signals: &mut Signals, voice: Voice) -> Outcome {
+    loop {
+        let wish = tokio::select! {
+            wish = signals.next() => wish,
+            error = running.failed() => {
+                running.stop().await;
+                return Err(Failure::new(format!("the listener failed: {error}")));
+            }
+        };
+        match wish {
+            Wish::End => break,
+            Wish::Reload => match running.reload_tls() {
+                Ok(true) => tracing::info!("read the listener's certificate and key anew"),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the listener's new certificate is not used; the one before stays");
+                }
+            },
+        }
+    }
+    voice.talk("ending: what is under way is finished first");
+    running.stop().await;
+    Ok(DONE)
+}

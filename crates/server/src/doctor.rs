@@ -1,0 +1,367 @@
+//! What can be wrong with an installation, looked at beside the running server: one finding a line.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use activation_lock::time::Timestamp;
+use apple::push_certificate::{ExpiryLevel, PushCertificate};
+use escrow::clock::Clock;
+use escrow::connections::{ConnectionView, UnlockVia};
+use escrow::meta::{DataKind, Status};
+use escrow::permit::{Actor, Permission, Permissions, Read};
+use escrow::push_certificates::PushCertificateView;
+use escrow::{Escrow, Opening};
+use seal::{KeyEncryptionKey, Random};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::connectors::Client;
+use crate::{Settings, tls};
+
+/// How it stands with one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, and somebody should do something.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+/// What was found of one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was looked at: a stable word.
+    pub what: &'static str,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// In words, without secrets.
+    pub says: String,
+    /// What to do, unless all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// All is well.
+    #[must_use]
+    pub fn ok(what: &'static str, says: impl Into<String>) -> Self {
+        Self {
+            what,
+            verdict: Verdict::Ok,
+            says: says.into(),
+            hint: None,
+        }
+    }
+
+    /// It works, and somebody should do something.
+    #[must_use]
+    pub fn warn(what: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Warn,
+            hint: Some(hint.into()),
+            ..Self::ok(what, says)
+        }
+    }
+
+    /// It does not work.
+    #[must_use]
+    pub fn fail(what: &'static str, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Fail,
+            hint: Some(hint.into()),
+            ..Self::ok(what, says)
+        }
+    }
+}
+
+/// Looks at everything behind a configuration. Changes nothing, and sends no code anywhere.
+pub async fn examine(
+    config: &Config,
+    key: Option<Arc<KeyEncryptionKey>>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let settings = match config.settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            found.push(Finding::fail(
+                "configuration",
+                error.to_string(),
+                "correct the configuration",
+            ));
+            return found;
+        }
+    };
+    found.push(Finding::ok("configuration", "it can be used"));
+    listener(&settings, &mut found);
+    let folder = &config.data.folder;
+    let status = match Escrow::status(folder).await {
+        Ok(Some(status)) => status,
+        Ok(None) => {
+            found.push(Finding::fail(
+                "database",
+                format!("there is no vault in {}", folder.display()),
+                "`lockwarden init` makes one; [data] folder names another",
+            ));
+            return found;
+        }
+        Err(error) => {
+            found.push(Finding::fail(
+                "database",
+                error.to_string(),
+                "restore it from a backup if it is damaged",
+            ));
+            return found;
+        }
+    };
+    database(folder, &status, &mut found);
+    found.push(time(&status, clock.now()));
+    let Some(key) = key else { return found };
+    if status.kind != DataKind::Production || !status.is_compatible() || !status.pending.is_empty()
+    {
+        return found;
+    }
+    let now = clock.now();
+    let opening = Opening {
+        folder,
+        kind: DataKind::Production,
+        key,
+        recovery: None,
+        clock,
+        random,
+    };
+    match Escrow::look(opening).await {
+        Ok(escrow) => {
+            found.push(Finding::ok("key", "the key file opens the vault"));
+            recovery(&status, &mut found);
+            if let Err(error) = inside(&escrow, &settings, now, &mut found).await {
+                found.push(Finding::fail(
+                    "database",
+                    error.to_string(),
+                    "look at the server's log",
+                ));
+            }
+            escrow.close().await;
+        }
+        Err(error) => found.push(Finding::fail(
+            "key",
+            error.to_string(),
+            "[keys] key_file names the running key",
+        )),
+    }
+    found
+}
+
+fn listener(settings: &Settings, found: &mut Vec<Finding>) {
+    found.push(match &settings.tls {
+        Some(files) => match tls::check(files) {
+            Ok(()) => Finding::ok("listener", format!("TLS on {}", settings.listen)),
+            Err(error) => Finding::fail(
+                "listener",
+                error.to_string(),
+                "[listen] certificate_file and key_file name PEM files that belong together",
+            ),
+        },
+        None if settings.listen.ip().is_loopback() => Finding::ok(
+            "listener",
+            format!("{} without TLS, for this machine alone", settings.listen),
+        ),
+        None if settings.trusted_proxy => Finding::ok(
+            "listener",
+            format!("{} without TLS, behind a proxy of yours", settings.listen),
+        ),
+        None => Finding::fail(
+            "listener",
+            format!(
+                "{} can be reached from other machines, and no TLS is configured",
+                settings.listen
+            ),
+            "give certificate_file and key_file under [listen], or listen on 127.0.0.1",
+        ),
+    });
+}
+
+fn database(folder: &Path, status: &Status, found: &mut Vec<Finding>) {
+    let schema = format!("schema {} in {}", status.schema_version, folder.display());
+    found.push(if status.kind != DataKind::Production {
+        Finding::fail(
+            "database",
+            format!("{} is a {} folder", folder.display(), status.kind),
+            "name the production data folder under [data]",
+        )
+    } else if !status.is_compatible() {
+        Finding::fail(
+            "database",
+            format!("{schema} needs a newer program"),
+            "use the lockwarden that made it, or a newer one",
+        )
+    } else if !status.pending.is_empty() {
+        Finding::warn(
+            "database",
+            format!("{schema}; {} changes wait", status.pending.len()),
+            "`lockwarden db migrate` applies them; `serve` does so too",
+        )
+    } else {
+        Finding::ok("database", schema)
+    });
+    if is_open_to_others(folder) {
+        found.push(Finding::warn(
+            "permissions",
+            format!("others than the owner may look into {}", folder.display()),
+            format!("chmod 700 {}", folder.display()),
+        ));
+    }
+}
+
+fn is_open_to_others(folder: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
+fn time(status: &Status, now: Timestamp) -> Finding {
+    if now < status.created_at {
+        Finding::fail(
+            "clock",
+            "this machine's clock is behind the moment at which the vault was made",
+            "set the clock, by NTP: waits, deadlines and certificates go by it",
+        )
+    } else {
+        Finding::ok("clock", "it is not behind the vault")
+    }
+}
+
+fn recovery(status: &Status, found: &mut Vec<Finding>) {
+    found.push(match (&status.recovery_public, status.recovery_opened_at) {
+        (None, _) => Finding::fail(
+            "recovery key",
+            "the vault has no recovery key: if the key file is lost, every code is",
+            "make a new vault with `lockwarden init`",
+        ),
+        (Some(_), None) => Finding::warn(
+            "recovery key",
+            "nobody has shown yet that the recovery key opens this vault",
+            "stop the server once and run `lockwarden db prove-recovery`",
+        ),
+        (Some(_), Some(_)) => Finding::ok("recovery key", "it has been shown to open this vault"),
+    });
+}
+
+/// What only the open vault tells.
+async fn inside(
+    escrow: &Escrow,
+    settings: &Settings,
+    now: Timestamp,
+    found: &mut Vec<Finding>,
+) -> escrow::Result<()> {
+    let actor = Actor::system("doctor", Permissions::of(&[Permission::Read]));
+    let organisations = escrow.organisations().list(&actor).await?;
+    if organisations.is_empty() {
+        found.push(Finding::warn(
+            "organisation",
+            "there is none yet",
+            "`lockwarden init` makes the first one",
+        ));
+    }
+    let mut connections = Vec::new();
+    for organisation in &organisations {
+        let permit = escrow
+            .authorise::<Read>(&actor, &organisation.id, "connections")
+            .await?;
+        connections.extend(escrow.connections().list(&permit).await?);
+    }
+    certificates(escrow, &connections, now, found).await?;
+    if connections.is_empty() {
+        found.push(Finding::warn(
+            "mdm",
+            "no MDM is connected: nothing is heard of any device",
+            "`lockwarden mdm add` connects one",
+        ));
+        return Ok(());
+    }
+    let client = match Client::new(&settings.mdm_authorities, settings.mdm_timeout) {
+        Ok(client) => client,
+        Err(error) => {
+            found.push(Finding::fail(
+                "mdm",
+                error.to_string(),
+                "look at [mdm] ca_file",
+            ));
+            return Ok(());
+        }
+    };
+    for view in connections {
+        let Some(connection) = escrow.connections().open(&view.id).await? else {
+            continue;
+        };
+        found.push(match client.test(&connection).await {
+            Ok(says) => Finding::ok("mdm", format!("{}: {says}", view.name)),
+            Err(says) => Finding::fail(
+                "mdm",
+                format!("{}: {says}", view.name),
+                "is it running at that address, and is the key its own?",
+            ),
+        });
+    }
+    Ok(())
+}
+
+async fn certificates(
+    escrow: &Escrow,
+    connections: &[ConnectionView],
+    now: Timestamp,
+    found: &mut Vec<Finding>,
+) -> escrow::Result<()> {
+    let current = escrow.push_certificates().all_current().await?;
+    let delegated = connections
+        .iter()
+        .any(|connection| connection.unlock_via == UnlockVia::Delegated);
+    if current.is_empty() && !delegated {
+        found.push(Finding::warn(
+            "push certificate",
+            "there is none, and no MDM calls Apple for us: nothing can be unlocked",
+            "`lockwarden push-certificate add` keeps one; or let an MDM call Apple: `lockwarden mdm add --unlock-via delegated`",
+        ));
+    }
+    for view in current {
+        found.push(certificate(escrow, &view, now).await?);
+    }
+    Ok(())
+}
+
+async fn certificate(
+    escrow: &Escrow,
+    view: &PushCertificateView,
+    now: Timestamp,
+) -> escrow::Result<Finding> {
+    const WHAT: &str = "push certificate";
+    const RENEW: &str = "renew it at Apple's push certificates portal under the same Apple Account, then `lockwarden push-certificate add`";
+    let open = escrow
+        .push_certificates()
+        .open_by_id(&view.organisation, &view.id)
+        .await?;
+    let Some(open) = open else {
+        return Ok(Finding::ok(WHAT, "it was removed a moment ago"));
+    };
+    let read = match PushCertificate::load(open.pem.as_bytes(), None, None) {
+        Ok(read) => read,
+        Err(error) => {
+            return Ok(Finding::fail(
+                WHAT,
+                format!("{}: {error}", view.topic),
+                "`lockwarden push-certificate add` keeps another",
+            ));
+        }
+    };
+    let days = read.days_left(now);
+    Ok(match read.expiry_level(now) {
+        ExpiryLevel::Fine => Finding::ok(WHAT, format!("{}: {days} days left", view.topic)),
+        ExpiryLevel::Expiring => {
+            Finding::warn(WHAT, format!("{}: {days} days left", view.topic), RENEW)
+        }
+        ExpiryLevel::Expired => Finding::fail(WHAT, format!("{}: it has ended", view.topic), RENEW),
+    })
+}
