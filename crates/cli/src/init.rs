@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use escrow::meta::DataKind;
-use escrow::organisations::Created;
-use escrow::permit::{Actor, Admin, Permissions, Scope};
-use escrow::principals::NewToken;
+use escrow::principals::SecretText;
 use escrow::{Escrow, Opening};
 use seal::{KeyEncryptionKey, RecoveryKey};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
+use crate::owner::Owner;
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{machine, private_file};
 
@@ -116,7 +114,7 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     let token = first_token(&escrow, name).await;
     escrow.close().await;
     let token = token.map_err(|error| Failure::new(error.to_string()))?;
-    let shown_token = put(&args.token_file, &token)?;
+    let shown_token = put(&args.token_file, token.expose())?;
 
     let made = Made {
         config: &config,
@@ -125,7 +123,7 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
         data: &data,
         organisation: name,
         recovery_key: shown_recovery.then_some(&recovery_text),
-        token: shown_token.then_some(&token),
+        token: shown_token.then_some(token.expose()),
     };
     voice.data(&made, || {
         let mut lines = vec![
@@ -157,28 +155,11 @@ fn put(file: &Option<PathBuf>, text: &str) -> Result<bool, Failure> {
     }
 }
 
-async fn first_token(escrow: &Escrow, organisation: &str) -> escrow::Result<Zeroizing<String>> {
-    let actor = Actor::system("init", Permissions::all());
-    let organisations = escrow.organisations();
-    let organisation = match organisations.create(&actor, organisation).await? {
-        Created::New(organisation) => organisation.id,
-        Created::NameTaken => unreachable!("a vault made a moment ago has no organisation"),
-    };
-    let permit = escrow
-        .authorise::<Admin>(&actor, &organisation, "tokens")
-        .await?;
-    let everything = Permissions::SCOPES
-        .iter()
-        .filter_map(|scope| Permissions::of_scope(scope))
-        .fold(Permissions::NONE, Permissions::and);
-    let new = NewToken {
-        name: "first token".to_owned(),
-        scope: Scope::All,
-        permissions: everything,
-        expires_at: None,
-    };
-    let (_, token) = escrow.principals().create_token(&permit, new).await?;
-    Ok(Zeroizing::new(token.expose().to_owned()))
+async fn first_token(escrow: &Escrow, organisation: &str) -> escrow::Result<SecretText> {
+    Owner::new(escrow, "init", organisation)
+        .await?
+        .token("first token")
+        .await
 }
 
 fn make_folder(path: &Path) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ mod init;
 mod local;
 mod machine;
 mod mdm;
+mod owner;
 mod private_file;
 mod reveal;
 mod secret_file;

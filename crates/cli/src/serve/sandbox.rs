@@ -10,23 +10,16 @@ use std::time::Duration;
 
 use ::sim::Webhook;
 use ::sim::world::{Story, World, WorldOptions};
-use apple::push_certificate::PushCertificate;
 use apple::transport::ExtraAuthorities;
-use data_encoding::HEXLOWER;
-use escrow::connections::{ConnectionChange, ConnectionKind, HookAuth, NewConnection, UnlockVia};
 use escrow::meta::DataKind;
-use escrow::organisations::Created;
-use escrow::permit::{
-    Actor, Admin, Connections, OrganisationId, Permissions, Permit, Read, Right, Scope,
-};
-use escrow::principals::{NewToken, SecretText};
-use escrow::push_certificates::NewPushCertificate;
+use escrow::principals::SecretText;
 use escrow::{Escrow, Opening};
-use seal::{KeyEncryptionKey, Random};
+use seal::KeyEncryptionKey;
 use server::Settings;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::owner::{self, Owner};
 
 const FOLDER: &str = "lockwarden-sandbox";
 const PORT: u16 = 8080;
@@ -121,7 +114,7 @@ struct Stage {
 
 async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stage, Failure> {
     let broken = |error: &dyn std::fmt::Display| Failure::new(format!("the sandbox: {error}"));
-    let api_key = Zeroizing::new(secret(&*machine::random()));
+    let api_key = owner::secret();
     let world = World::start(WorldOptions {
         seed: 1,
         devices: devices as usize,
@@ -142,16 +135,21 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
         .map_err(|error| broken(&error))?;
     settings.apple.authorities = ExtraAuthorities::from_pem(world.apple().ca_pem().as_bytes())
         .map_err(|error| broken(&error))?;
-    let owner = Owner::new(escrow).await.map_err(|error| broken(&error))?;
+    let owner = Owner::new(escrow, "sandbox", ORGANISATION)
+        .await
+        .map_err(|error| broken(&error))?;
     let hook_key = owner
-        .connect(&world, api_key)
+        .connect(CONNECTION, world.mdm(), api_key, None)
         .await
         .map_err(|error| broken(&error))?;
     owner
-        .certify(&world)
+        .certify(world.push_certificate())
         .await
         .map_err(|error| broken(&error))?;
-    let token = owner.token().await.map_err(|error| broken(&error))?;
+    let token = owner
+        .token(OPERATOR)
+        .await
+        .map_err(|error| broken(&error))?;
     let running = server::lifecycle::start(Setup {
         escrow: escrow.clone(),
         clock: server::lifecycle::clock(),
@@ -168,131 +166,6 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
         running,
         token,
     })
-}
-
-/// 256 random bits as text.
-fn secret(random: &dyn Random) -> String {
-    let mut bytes = Zeroizing::new([0; 32]);
-    random.fill(bytes.as_mut_slice());
-    HEXLOWER.encode(bytes.as_slice())
-}
-
-/// Who sets the sandbox up, as an administrator does in production.
-struct Owner<'a> {
-    escrow: &'a Escrow,
-    actor: Actor,
-    organisation: OrganisationId,
-}
-
-impl<'a> Owner<'a> {
-    async fn new(escrow: &'a Escrow) -> escrow::Result<Self> {
-        let actor = Actor::system("sandbox", Permissions::all());
-        let organisations = escrow.organisations();
-        let organisation = match organisations.create(&actor, ORGANISATION).await? {
-            Created::New(organisation) => organisation.id,
-            Created::NameTaken => {
-                let found = organisations.find(&actor, ORGANISATION).await?;
-                found
-                    .expect("a name that is taken is somebody's, and organisations are not deleted")
-                    .id
-            }
-        };
-        Ok(Self {
-            escrow,
-            actor,
-            organisation,
-        })
-    }
-
-    async fn permit<P: Right>(&self, subject: &str) -> escrow::Result<Permit<P>> {
-        self.escrow
-            .authorise(&self.actor, &self.organisation, subject)
-            .await
-    }
-
-    /// The connection to the fake MDM, which is another one at every start. Gives the key that its webhooks are signed with.
-    async fn connect(
-        &self,
-        world: &World,
-        api_key: Zeroizing<String>,
-    ) -> Result<Zeroizing<String>, Box<dyn std::error::Error>> {
-        let permit = self.permit::<Connections>(CONNECTION).await?;
-        let key = Zeroizing::new(secret(&*machine::random()));
-        let connections = self.escrow.connections();
-        let base_url = world.mdm().api_url();
-        let known = connections
-            .get(&self.permit::<Read>(CONNECTION).await?, CONNECTION)
-            .await?;
-        if known.is_some() {
-            let change = ConnectionChange {
-                base_url: Some(base_url),
-                username: None,
-                api_key: Some(api_key),
-                unlock_via: None,
-            };
-            connections.change(&permit, CONNECTION, change).await??;
-            connections
-                .rotate_secret(&permit, CONNECTION, Some(key.clone()))
-                .await??;
-            connections
-                .retire_previous_secret(&permit, CONNECTION)
-                .await??;
-            return Ok(key);
-        }
-        let new = NewConnection {
-            name: CONNECTION.to_owned(),
-            kind: ConnectionKind::NanoMdm,
-            base_url,
-            path_prefix: String::new(),
-            username: world.mdm().flavour().user().to_owned(),
-            api_key,
-            hook_auth: HookAuth::Hmac,
-            hmac_secret: Some(key.clone()),
-            unlock_via: UnlockVia::Own,
-            max_rate: None,
-        };
-        connections.add(&permit, new).await??;
-        Ok(key)
-    }
-
-    /// The push certificate that the fake Apple knows the organisation by.
-    async fn certify(&self, world: &World) -> Result<(), Box<dyn std::error::Error>> {
-        let pem = world.push_certificate().bundle_pem();
-        let read = PushCertificate::load(pem.as_bytes(), None, None)?;
-        let new = NewPushCertificate {
-            topic: read.topic().to_owned(),
-            fingerprint: read.fingerprint().to_owned(),
-            subject: read.subject().to_owned(),
-            not_before: read.not_before(),
-            not_after: read.not_after(),
-            pem: read.to_sealed_pem(),
-        };
-        let permit = self.permit(read.topic()).await?;
-        self.escrow.push_certificates().add(&permit, new).await?;
-        Ok(())
-    }
-
-    /// A token for the person who plays; those of earlier starts end.
-    async fn token(&self) -> escrow::Result<SecretText> {
-        let permit = self.permit::<Admin>("tokens").await?;
-        let principals = self.escrow.principals();
-        for old in principals.list_tokens(&permit).await? {
-            if old.name == OPERATOR && old.revoked_at.is_none() {
-                principals.revoke_token(&permit, &old.id).await?;
-            }
-        }
-        let everything = Permissions::SCOPES
-            .iter()
-            .filter_map(|scope| Permissions::of_scope(scope))
-            .fold(Permissions::NONE, Permissions::and);
-        let new = NewToken {
-            name: OPERATOR.to_owned(),
-            scope: Scope::All,
-            permissions: everything,
-            expires_at: None,
-        };
-        Ok(principals.create_token(&permit, new).await?.1)
-    }
 }
 
 fn welcome(
