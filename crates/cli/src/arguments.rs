@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{code, db, devices, doctor, init, mdm, reveal, serve, sim, token, unlock};
+use crate::{bench, code, db, devices, doctor, init, mdm, reveal, serve, sim, token, unlock};
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
 #[derive(Parser)]
@@ -39,6 +39,7 @@ pub(crate) enum Commands {
     Doctor(doctor::DoctorArgs),
     Db(db::DbArgs),
     Code(code::CodeArgs),
+    Bench(bench::BenchArgs),
     Sim(sim::SimArgs),
     Devices(devices::DevicesArgs),
     Reveal(reveal::RevealArgs),

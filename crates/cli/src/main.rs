@@ -2,6 +2,7 @@
 
 mod api;
 mod arguments;
+mod bench;
 mod code;
 mod db;
 mod devices;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Commands::Init(args) => machine::block_on(init::run(args, voice)),
         Commands::Doctor(args) => machine::block_on(doctor::run(args, voice)),
         Commands::Db(args) => machine::block_on(db::run(args, voice)),
+        Commands::Bench(args) => machine::block_on_all_cores(bench::run(args, voice)),
         Commands::Code(args) => code::run(args, voice),
         Commands::Devices(args) => machine::block_on(devices::run(args, voice)),
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),

@@ -1,0 +1,165 @@
+//! `lockwarden bench`: how much this machine's disk and cores can take. Figures for `docs/PERFORMANCE.md`, not a test.
+//!
+//! Everything is real but the far ends: the server over HTTP on a loopback address, the vault in a folder, unlocks over mutual
+//! TLS against the fake Apple. The load generator and the fakes run on the same cores.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use escrow::meta::DataKind;
+use escrow::{Escrow, Opening};
+use seal::KeyEncryptionKey;
+use serde::Serialize;
+use server::Settings;
+use server::lifecycle::{self, Setup};
+
+use crate::machine;
+use crate::voice::{DONE, Failure, Outcome, Voice};
+
+mod load;
+mod unlocks;
+mod webhooks;
+
+/// Measure webhooks and unlocks a second on this machine
+///
+/// Everything happens in a new folder, which is removed afterwards, and between fakes on this machine: nothing reaches Apple.
+/// Choose a folder on the disk that is to be measured: every webhook is on it before it is answered.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure [default: all]
+    #[arg(value_enum)]
+    what: Vec<What>,
+    /// Connections at once, each in turn
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [32, 128, 256], value_parser = clap::value_parser!(u32).range(1..=4096))]
+    connections: Vec<u32>,
+    /// How long webhooks are sent at each number of connections
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// How many devices are unlocked
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    unlocks: u32,
+    /// Unlocks at work at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=4096))]
+    in_flight: u32,
+    /// The folder to make and remove
+    #[arg(long, value_name = "FOLDER", default_value = "lockwarden-bench")]
+    folder: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Webhooks accepted a second, each durable before it is answered.
+    Webhooks,
+    /// Unlocks a second, limits lifted.
+    Unlocks,
+}
+
+/// One figure.
+#[derive(Serialize)]
+struct Figure {
+    what: &'static str,
+    connections: u32,
+    count: u64,
+    seconds: f64,
+    per_second: f64,
+    /// Of answers, milliseconds.
+    median_ms: Option<f64>,
+    worst_in_a_hundred_ms: Option<f64>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: BenchArgs, voice: Voice) -> Outcome {
+    if args.folder.exists() {
+        return Err(
+            Failure::usage(format!("{} is there already", args.folder.display()))
+                .hint("the folder is made for the measurement and removed afterwards: name another with --folder"),
+        );
+    }
+    let measured = measure(&args, voice).await;
+    let removed = std::fs::remove_dir_all(&args.folder);
+    measured?;
+    removed.map_err(|error| {
+        Failure::new(format!(
+            "{} cannot be removed: {error}",
+            args.folder.display()
+        ))
+    })?;
+    Ok(DONE)
+}
+
+async fn measure(args: &BenchArgs, voice: Voice) -> Result<(), Failure> {
+    let wanted = |what| args.what.is_empty() || args.what.contains(&what);
+    if wanted(What::Webhooks) {
+        for &connections in &args.connections {
+            let folder = args.folder.join(format!("webhooks-{connections}"));
+            let figure = webhooks::measure(&folder, connections, args.seconds)
+                .await
+                .map_err(broken)?;
+            tell(&figure, voice)?;
+        }
+    }
+    if wanted(What::Unlocks) {
+        let folder = args.folder.join("unlocks");
+        let figure = unlocks::measure(&folder, args.unlocks, args.in_flight)
+            .await
+            .map_err(broken)?;
+        tell(&figure, voice)?;
+    }
+    Ok(())
+}
+
+fn broken(error: crate::owner::Broken) -> Failure {
+    Failure::new(format!("the measurement broke off: {error}"))
+}
+
+fn tell(figure: &Figure, voice: Voice) -> Result<(), Failure> {
+    voice.data(figure, || {
+        let mut line = format!(
+            "{:<10} {:>5} at once: {:>8.0} a second ({} in {:.1} s)",
+            figure.what, figure.connections, figure.per_second, figure.count, figure.seconds
+        );
+        if let (Some(median), Some(worst)) = (figure.median_ms, figure.worst_in_a_hundred_ms) {
+            line.push_str(&format!(
+                "; answers: median {median:.1} ms, one in a hundred over {worst:.1} ms"
+            ));
+        }
+        line
+    })
+}
+
+async fn vault(folder: &Path) -> escrow::Result<Escrow> {
+    Escrow::open(Opening {
+        folder,
+        kind: DataKind::Sandbox,
+        key: Arc::new(KeyEncryptionKey::generate(&machine::random())),
+        recovery: None,
+        clock: lifecycle::clock(),
+        random: lifecycle::random(),
+    })
+    .await
+}
+
+fn settings() -> Settings {
+    Settings {
+        sandbox: true,
+        pace: escrow::pace::Rate::per_second(0.0),
+        ..Settings::new(([127, 0, 0, 1], 0).into())
+    }
+}
+
+fn setup(escrow: Escrow, settings: Settings) -> Setup {
+    Setup {
+        escrow,
+        clock: lifecycle::clock(),
+        random: lifecycle::random(),
+        settings,
+    }
+}
+
+/// Milliseconds since `began`, by the machine's clock.
+fn seconds_since(began: activation_lock::time::Timestamp) -> f64 {
+    let took: Duration = lifecycle::clock().now().since(began);
+    took.as_secs_f64()
+}
