@@ -582,11 +582,15 @@ async fn work(
         Act::Status {
             status,
             retry_after,
+            location,
             body,
         } => {
             answered = Answered::Status(status);
             if let Some(value) = retry_after {
                 answer = answer.header(header::RETRY_AFTER, value);
+            }
+            if let Some(url) = location {
+                answer = answer.header(header::LOCATION, url);
             }
             body.unwrap_or_else(|| format!("the fake was told to answer {status}").into_bytes())
         }

@@ -5,7 +5,7 @@
 //! | `POST /devices` | `{"serial","product_type","imei"?,"imei2"?,"meid"?,"lock"?:{"kind":"user"\|"mdm","code"? or "hash"?}}` | 201 the device |
 //! | `GET /devices/{serial}` | | 200 the device with `"lock"`: `"user"`, `"mdm"` or null; 404 |
 //! | `DELETE /devices/{serial}/lock` | | 204: the lock goes off without us |
-//! | `POST /faults` | `{"kind","serial"?,"times"?,"milliseconds"?,"status"?,"retry_after"?,"body"?,"committing"?}` | 204 |
+//! | `POST /faults` | `{"kind","serial"?,"times"?,"milliseconds"?,"status"?,"retry_after"?,"location"?,"body"?,"committing"?}` | 204 |
 //! | `DELETE /faults` | | 204 |
 //! | `GET /journal` | | 200 the list of [`UnlockCall`](super::UnlockCall)s |
 //! | `POST /push-certificates` | `{"topic"?,"days"?,"issuer"?,"rsa"?}` | 201 `{"topic","certificate_pem","key_pem","not_after"}` |
@@ -220,6 +220,7 @@ struct NewFault {
     milliseconds: Option<u64>,
     status: Option<u16>,
     retry_after: Option<String>,
+    location: Option<String>,
     body: Option<String>,
     #[serde(default)]
     committing: bool,
@@ -251,6 +252,9 @@ async fn add_fault(
     };
     if let Some(value) = new.retry_after {
         fault = fault.retry_after(value);
+    }
+    if let Some(url) = new.location {
+        fault = fault.location(url);
     }
     if let Some(body) = new.body {
         fault = fault.body(body);

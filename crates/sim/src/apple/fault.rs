@@ -57,6 +57,7 @@ pub(super) enum Act {
     Status {
         status: u16,
         retry_after: Option<String>,
+        location: Option<String>,
         body: Option<Vec<u8>>,
     },
     /// The true status with another body.
@@ -144,6 +145,7 @@ impl Fault {
                 Act::Status {
                     status,
                     retry_after: None,
+                    location: None,
                     body: None,
                 },
             )
@@ -187,6 +189,15 @@ impl Fault {
     pub fn retry_after(mut self, value: impl Into<String>) -> Self {
         if let Act::Status { retry_after, .. } = &mut self.act {
             *retry_after = Some(value.into());
+        }
+        self
+    }
+
+    /// Sets the `Location` of a [`Fault::status`]: where a redirect points.
+    #[must_use]
+    pub fn location(mut self, url: impl Into<String>) -> Self {
+        if let Act::Status { location, .. } = &mut self.act {
+            *location = Some(url.into());
         }
         self
     }

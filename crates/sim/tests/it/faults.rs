@@ -91,10 +91,19 @@ async fn held_after_the_commit_the_lock_is_off_while_the_client_waits() {
 async fn statuses_come_as_asked_with_retry_after_and_body() {
     let apple = locked().await;
     let client = good_client(&apple);
-    apple.push_fault(Fault::status(503).retry_after("7").body("later"));
+    apple.push_fault(
+        Fault::status(503)
+            .retry_after("7")
+            .location("https://127.0.0.1:1/elsewhere")
+            .body("later"),
+    );
     let answer = unlock(&apple, &client, CODE).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 503);
     assert_eq!(answer.headers()["retry-after"], "7");
+    assert_eq!(
+        answer.headers()["location"],
+        "https://127.0.0.1:1/elsewhere"
+    );
     assert_eq!(answer.text().await.unwrap(), "later");
     assert_eq!(apple.lock_state(SERIAL), Some(LockKind::User));
     apple.push_fault(Fault::status(500).committing());
