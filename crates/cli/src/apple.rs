@@ -1,19 +1,21 @@
 //! `lockwarden apple`: one call to Apple without a server, a database or a record.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use activation_lock::codes::{CodeText, Form, forms};
+use activation_lock::codes::{CodeText, TextShape, forms};
 use activation_lock::device::{DeviceIdentity, Imei, Meid, ProductType, SerialNumber};
 use activation_lock::explain;
 use activation_lock::unlock::Outcome;
+use apple::escrow_key_unlock::{Answer, UnlockRequest, UnlockService, UnlockSettings};
+use apple::transport::{ExtraAuthorities, Origin};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use server::lifecycle;
 use zeroize::Zeroizing;
 
+use crate::push_certificate::CertificateFiles;
 use crate::secret_file;
 use crate::voice::{self, Failure, Voice};
-
-mod caller;
 
 /// Ask Apple directly, without a server
 #[derive(Args)]
@@ -26,8 +28,9 @@ pub(crate) struct AppleArgs {
 enum AppleCommand {
     /// Turn the Activation Lock of one device off with codes you have
     ///
-    /// Needs nothing but the push certificate. Nothing is recorded. Codes are tried in the order given: the next one only when
-    /// Apple refused the one before.
+    /// Needs nothing but the push certificate. Nothing is recorded here; Apple records the organisation and who asked. Codes
+    /// are tried in the order given, the next one only when Apple refused the one before; a text that is no bypass code is
+    /// passed over when Apple cannot read it.
     ///
     /// Exit status: 0 unlocked; 2 wrong usage, nothing was sent; 3 refused: not this code, or not this device; 4 malformed or
     /// unexpected; 5 credential: Apple did not accept the certificate, or it cannot be used; 6 unavailable: nothing was decided,
@@ -73,7 +76,11 @@ struct UnlockArgs {
 
 fn not_blank(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
-    if text.is_empty() { Err("it is empty") } else { Ok(text.to_owned()) }
+    if text.is_empty() {
+        Err("it is empty")
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 /// What came of it.
@@ -83,7 +90,7 @@ struct Report {
     attempts: Vec<Attempt>,
 }
 
-/// One call: what it meant, and the HTTP status if one came.
+/// One try of a code: what it meant, and the HTTP status if one came.
 #[derive(Clone, Copy, Serialize)]
 struct Attempt {
     outcome: Outcome,
@@ -93,14 +100,21 @@ struct Attempt {
 /// One text to send.
 struct Candidate {
     text: Zeroizing<String>,
-    /// Whether it is a code in its canonical form, or a text that Apple may not be able to read.
-    canonical: bool,
+    /// Whether it can be read as a bypass code. When not, it is no wonder that Apple cannot read it either.
+    parses: bool,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: AppleArgs, voice: Voice) -> voice::Outcome {
     let AppleCommand::Unlock(args) = args.command;
-    let candidates = candidates(&args)?;
+    let of_codes = usize::from(args.code_file == Path::new("-"));
+    if of_codes + args.certificate.of_standard_input() > 1 {
+        return Err(Failure::usage(
+            "standard input can be only one of the files: it is read once",
+        ));
+    }
+    let candidates = candidates(&args.code_file)?;
+    let settings = settings(&args)?;
     let identity = DeviceIdentity {
         serial: args.serial.clone(),
         product_type: args.product_type.clone(),
@@ -108,38 +122,65 @@ pub(crate) async fn run(args: AppleArgs, voice: Voice) -> voice::Outcome {
         imei2: args.imei2.clone(),
         meid: args.meid.clone(),
     };
-    let caller = match caller::Caller::new(&args)? {
-        Ok(caller) => caller,
+    let service = match service(&args.certificate, &settings, voice) {
+        Ok(service) => service,
         Err(failure) => {
             // Without a certificate to show, nothing is sent: the same outcome as when Apple refuses it (R13).
-            let report = Report { outcome: Outcome::Credential, attempts: Vec::new() };
-            tell(&report, voice)?;
-            return Err(Failure { status: Outcome::Credential.exit_status(), ..failure });
+            let report = Report {
+                outcome: Outcome::Credential,
+                attempts: Vec::new(),
+            };
+            voice.data(&report, || report.outcome.as_str().to_owned())?;
+            return Err(Failure {
+                status: report.outcome.exit_status(),
+                ..failure
+            });
         }
     };
-    let mut report = Report { outcome: Outcome::Unavailable, attempts: Vec::new() };
+    let mut report = Report {
+        outcome: Outcome::Unavailable,
+        attempts: Vec::new(),
+    };
     for candidate in &candidates {
-        let (outcome, status) = caller.call(&identity, &candidate.text, voice).await;
-        report.attempts.push(Attempt { outcome, status });
-        report.outcome = outcome;
-        if !goes_on(outcome, candidate) {
+        let request =
+            UnlockRequest::new(&identity, &args.org_name, &args.requester, &candidate.text)
+                .map_err(|error| Failure::usage(error.to_string()))?;
+        let answer = service.unlock(&request, lifecycle::clock().now()).await;
+        report.outcome = answer.outcome;
+        report.attempts.push(Attempt {
+            outcome: answer.outcome,
+            status: answer.status,
+        });
+        if !voice.is_json() {
+            voice.talk(attempt_in_words(report.attempts.len(), &answer));
+        }
+        if !goes_on(answer.outcome, candidate) {
             break;
         }
     }
-    tell(&report, voice)?;
+    voice.data(&report, || report.outcome.as_str().to_owned())?;
+    if !voice.is_json() {
+        let last = report.attempts.last();
+        let said = explain::outcome(report.outcome, last.and_then(|attempt| attempt.status));
+        let to_do = to_do(report.outcome).unwrap_or(&said.to_do);
+        voice.talk(format!(
+            "{} {}\nWhat to do: {to_do}",
+            said.happened, said.means
+        ));
+    }
     Ok(report.outcome.exit_status())
 }
 
 /// Whether the next code is tried after this answer (R13): after a refusal; and after a 400 to a text that is no code, which
 /// says nothing about the others.
 fn goes_on(outcome: Outcome, candidate: &Candidate) -> bool {
-    outcome == Outcome::Refused || (outcome == Outcome::Malformed && !candidate.canonical)
+    outcome == Outcome::Refused || (outcome == Outcome::Malformed && !candidate.parses)
 }
 
-/// The texts to try: each line in the order given; of what a person typed the canonical form first and the text as it stands
-/// second (R3).
-fn candidates(args: &UnlockArgs) -> Result<Vec<Candidate>, Failure> {
-    let whole = secret_file::read(&args.code_file, "the file with the codes")?;
+/// The texts to try: each line in the order given, once; of what a person typed the canonical form first and the text as it
+/// stands second (R3).
+fn candidates(file: &Path) -> Result<Vec<Candidate>, Failure> {
+    let whole = secret_file::read(file, "the file with the codes").map_err(as_usage)?;
     let mut seen: Vec<CodeText> = Vec::new();
     let mut candidates = Vec::new();
     for line in whole.lines() {
@@ -149,44 +190,111 @@ fn candidates(args: &UnlockArgs) -> Result<Vec<Candidate>, Failure> {
         if seen.iter().any(|other| other.is_same_code(&code)) {
             continue;
         }
-        for form in forms(code.shape(), false, false) {
-            candidates.push(Candidate { text: code.in_form(form), canonical: form == Form::Canonical });
+        let shape = code.shape();
+        for form in forms(shape, false, false) {
+            candidates.push(Candidate {
+                text: code.in_form(form),
+                parses: shape != TextShape::Opaque,
+            });
         }
         seen.push(code);
     }
     if candidates.is_empty() {
-        return Err(Failure::usage("there is no code in the file given with --code-file").hint("write one code a line"));
+        return Err(
+            Failure::usage("there is no code in the file given with --code-file")
+                .hint("write one code a line"),
+        );
     }
     Ok(candidates)
 }
 
-fn tell(report: &Report, voice: Voice) -> Result<(), Failure> {
-    voice.data(report, || {
-        let mut lines: Vec<String> = report
-            .attempts
-            .iter()
-            .enumerate()
-            .map(|(index, attempt)| {
-                let status = attempt.status.map(|status| format!(" ({status})")).unwrap_or_default();
-                format!("attempt {}: {}{status}", index + 1, attempt.outcome.as_str())
-            })
-            .collect();
-        lines.push(report.outcome.as_str().to_owned());
-        lines.join("\n")
-    })?;
-    if !voice.is_json() {
-        let said = explain::outcome(report.outcome, report.attempts.last().and_then(|attempt| attempt.status));
-        voice.talk(format!("{} {}\nWhat to do: {}", said.happened, said.means, said.to_do));
+fn settings(args: &UnlockArgs) -> Result<UnlockSettings, Failure> {
+    let mut settings = UnlockSettings::default();
+    if let Some(origin) = &args.apple_url {
+        settings.origin = origin.clone();
     }
-    Ok(())
+    if let Some(path) = &args.ca_file {
+        let unusable = |why: &dyn std::fmt::Display| {
+            Failure::usage(format!(
+                "the file given with --ca-file cannot be used: {why}"
+            ))
+        };
+        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
+        settings.authorities =
+            ExtraAuthorities::from_pem(&pem).map_err(|error| unusable(&error))?;
+    }
+    Ok(settings)
+}
+
+fn service(
+    files: &CertificateFiles,
+    settings: &UnlockSettings,
+    voice: Voice,
+) -> Result<UnlockService, Failure> {
+    let certificate = files.load(voice)?;
+    UnlockService::new(settings, &certificate).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Nothing was sent: the files named on the command line are not what they should be.
+fn as_usage(failure: Failure) -> Failure {
+    Failure {
+        status: voice::USAGE,
+        ..failure
+    }
+}
+
+fn attempt_in_words(number: usize, answer: &Answer) -> String {
+    let mut words = format!("attempt {number}: {}", answer.outcome.as_str());
+    if let Some(status) = answer.status {
+        words.push_str(&format!(" ({status})"));
+    }
+    if let Some(wait) = answer.retry_after {
+        words.push_str(&format!(", asked to wait {} s", wait.as_secs()));
+    }
+    if !answer.diagnostic.is_empty() {
+        words.push_str(": ");
+        // Enough to recognise what answered; the whole may have 4,096 characters.
+        words.extend(answer.diagnostic.chars().take(300));
+    }
+    words
+}
+
+/// What to do where nothing goes on by itself, unlike with a server; `None` where the words are the same.
+fn to_do(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Unlocked | Outcome::Credential => None,
+        Outcome::Refused => Some(
+            "Compare the serial number, the product type (such as iPad4,1) and the IMEI with the device. If they are right, \
+             try the other codes you have of this device: its own and the one your MDM made. If none is left, somebody with \
+             the Manage Devices privilege may turn the lock off in Apple Business Manager or Apple School Manager.",
+        ),
+        Outcome::Malformed => Some(
+            "Compare the serial number, the product type (such as iPad4,1), the IMEI and the code with where they came from, \
+             and run the command again.",
+        ),
+        Outcome::Unavailable => Some(
+            "Run the command again later. If it lasts longer than an hour, check that this machine reaches \
+             deviceservices-external.apple.com on port 443 and that nothing between inspects the encrypted traffic.",
+        ),
+        Outcome::Unknown => Some(
+            "With the device in hand, see whether it is still locked. If it is, or you cannot see it, run the command again \
+             with the same codes; if Apple then refuses them all, this call may be the one that turned the lock off.",
+        ),
+        Outcome::Unexpected => Some(
+            "Find out what answered: the beginning of its text is shown with the attempt. Then run the command again.",
+        ),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn candidate(canonical: bool) -> Candidate {
-        Candidate { text: Zeroizing::new(String::new()), canonical }
+    fn candidate(parses: bool) -> Candidate {
+        Candidate {
+            text: Zeroizing::new(String::new()),
+            parses,
+        }
     }
 
     #[test]

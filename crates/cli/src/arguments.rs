@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{bench, code, db, devices, doctor, init, mdm, reveal, serve, sim, token, unlock};
+use crate::{
+    apple, bench, code, db, devices, doctor, init, mdm, push_certificate, reveal, serve, sim,
+    token, unlock,
+};
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
 #[derive(Parser)]
@@ -39,12 +42,14 @@ pub(crate) enum Commands {
     Doctor(doctor::DoctorArgs),
     Db(db::DbArgs),
     Code(code::CodeArgs),
+    Apple(apple::AppleArgs),
     Bench(bench::BenchArgs),
     Sim(sim::SimArgs),
     Devices(devices::DevicesArgs),
     Reveal(reveal::RevealArgs),
     Unlock(unlock::UnlockArgs),
     Mdm(mdm::MdmArgs),
+    PushCertificate(push_certificate::PushCertificateArgs),
     Token(token::TokenArgs),
 }
 

@@ -1,6 +1,7 @@
 //! The one binary `lockwarden`: the server, its command line, and commands on local files.
 
 mod api;
+mod apple;
 mod arguments;
 mod bench;
 mod code;
@@ -13,6 +14,7 @@ mod machine;
 mod mdm;
 mod owner;
 mod private_file;
+mod push_certificate;
 mod reveal;
 mod secret_file;
 mod serve;
@@ -43,11 +45,13 @@ fn main() -> ExitCode {
         Commands::Doctor(args) => machine::block_on(doctor::run(args, voice)),
         Commands::Db(args) => machine::block_on(db::run(args, voice)),
         Commands::Bench(args) => machine::block_on_all_cores(bench::run(args, voice)),
+        Commands::Apple(args) => machine::block_on(apple::run(args, voice)),
         Commands::Code(args) => code::run(args, voice),
         Commands::Devices(args) => machine::block_on(devices::run(args, voice)),
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),
         Commands::Unlock(args) => machine::block_on(unlock::run(args, voice)),
         Commands::Mdm(args) => machine::block_on(mdm::run(args, voice)),
+        Commands::PushCertificate(args) => machine::block_on(push_certificate::run(args, voice)),
         Commands::Sim(args) => machine::block_on(sim::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
     };

@@ -1,6 +1,6 @@
 //! `lockwarden push-certificate`: by what Apple knows the organisation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use apple::push_certificate::PushCertificate;
 use clap::{Args, Subcommand};
@@ -80,12 +80,16 @@ pub(crate) async fn run(args: PushCertificateArgs, voice: Voice) -> Outcome {
         PushCertificateCommand::List(args) => list(args, voice).await,
         PushCertificateCommand::Test(args) => {
             let api = Api::new(&args.server, voice)?;
-            let answer = api.ask(Ask::post(&["push-certificates", &args.id, "test"])).await?.json()?;
+            let answer = api
+                .ask(Ask::post(&["push-certificates", &args.id, "test"]))
+                .await?
+                .json()?;
             mdm::tested(&answer, voice)
         }
         PushCertificateCommand::Remove(args) => {
             let api = Api::new(&args.server, voice)?;
-            api.ask(Ask::delete(&["push-certificates", &args.id])).await?;
+            api.ask(Ask::delete(&["push-certificates", &args.id]))
+                .await?;
             voice.talk("removed; devices of its topic can be unlocked only once there is another");
             Ok(DONE)
         }
@@ -96,8 +100,21 @@ async fn add(args: AddArgs, voice: Voice) -> Outcome {
     let certificate = args.files.load(voice)?;
     let api = Api::new(&args.server, voice)?;
     let pem = certificate.to_sealed_pem();
-    let added = api.ask(Ask::post(&["push-certificates"]).json(&NewCertificate { pem: &pem })?).await?.json()?;
-    voice.data(&added, || show::pairs(&added, &[("id", "id"), ("topic", "topic"), ("subject", "subject"), ("ends", "not_after")]))?;
+    let added = api
+        .ask(Ask::post(&["push-certificates"]).json(&NewCertificate { pem: &pem })?)
+        .await?
+        .json()?;
+    voice.data(&added, || {
+        show::pairs(
+            &added,
+            &[
+                ("id", "id"),
+                ("topic", "topic"),
+                ("subject", "subject"),
+                ("ends", "not_after"),
+            ],
+        )
+    })?;
     Ok(DONE)
 }
 
@@ -123,22 +140,49 @@ async fn list(args: ListArgs, voice: Voice) -> Outcome {
 }
 
 impl CertificateFiles {
+    /// How many of the files are standard input.
+    pub(crate) fn of_standard_input(&self) -> usize {
+        [
+            Some(&self.certificate),
+            self.key.as_ref(),
+            self.password_file.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|path| *path == Path::new("-"))
+        .count()
+    }
+
     /// Reads and checks certificate and key.
     ///
     /// # Errors
     /// When a file cannot be read, or they are no push certificate with its key.
     pub(crate) fn load(&self, voice: Voice) -> Result<PushCertificate, Failure> {
         let file = secret_file::read_bytes(&self.certificate, "the push certificate's file")?;
-        let key = self.key.as_deref().map(|path| secret_file::read_bytes(path, "the key's file")).transpose()?;
-        let password =
-            self.password_file.as_deref().map(|path| secret_file::read(path, "the password's file")).transpose()?;
+        let key = self
+            .key
+            .as_deref()
+            .map(|path| secret_file::read_bytes(path, "the key's file"))
+            .transpose()?;
+        let password = self
+            .password_file
+            .as_deref()
+            .map(|path| secret_file::read(path, "the password's file"))
+            .transpose()?;
         let with_key = self.key.as_deref().unwrap_or(&self.certificate);
-        for path in [Some(with_key), self.password_file.as_deref()].into_iter().flatten() {
-            if let Some(warning) = secret_file::warning(path, "a file with a private key or its password") {
+        for path in [Some(with_key), self.password_file.as_deref()]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(warning) =
+                secret_file::warning(path, "a file with a private key or its password")
+            {
                 voice.talk(warning);
             }
         }
-        let password = password.as_ref().map(|text| text.trim_end_matches(['\r', '\n']));
+        let password = password
+            .as_ref()
+            .map(|text| text.trim_end_matches(['\r', '\n']));
         PushCertificate::load(&file, key.as_ref().map(|bytes| bytes.as_slice()), password)
             .map_err(|error| Failure::new(format!("the push certificate cannot be used: {error}")))
     }
