@@ -24,7 +24,7 @@ enum MdmCommand {
     /// Connect an MDM
     ///
     /// The answer names the webhook's address and, once, its secret: both belong into the MDM's settings.
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// List the connections
     List(ListArgs),
     /// Ask an MDM whether it takes our commands
@@ -103,7 +103,7 @@ struct NewConnection<'a> {
 /// Runs the command.
 pub(crate) async fn run(args: MdmArgs, voice: Voice) -> Outcome {
     match args.command {
-        MdmCommand::Add(args) => add(args, voice).await,
+        MdmCommand::Add(args) => add(*args, voice).await,
         MdmCommand::List(args) => list(args, voice).await,
         MdmCommand::Test(args) => test(args, voice).await,
         MdmCommand::Remove(args) => remove(args, voice).await,
