@@ -3,6 +3,12 @@
 
 mod apple_unlock;
 mod code;
+mod durable;
 mod help;
+mod installation;
+mod kill;
+mod leaks;
+mod sandbox;
+mod setup;
 mod support;
 mod tidy;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The binary under test.
 pub(crate) fn binary() -> &'static Path {
@@ -16,7 +17,9 @@ pub(crate) fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
     command
         .args(arguments)
         .env_remove("LOCKWARDEN_URL")
-        .env_remove("LOCKWARDEN_TOKEN_FILE");
+        .env_remove("LOCKWARDEN_TOKEN_FILE")
+        .env_remove("LOCKWARDEN_CONFIG")
+        .env_remove("CREDENTIALS_DIRECTORY");
     command
 }
 
@@ -71,4 +74,27 @@ pub(crate) fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, text).expect("the temporary folder takes files");
     path
+}
+
+/// How long a test waits for anything before it fails: other people's machines are slower and busier.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Looks again and again until there is something, and gives it.
+///
+/// # Panics
+/// After [`PATIENCE`], naming `what` was awaited.
+#[track_caller]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one polling loop of these tests"
+)]
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

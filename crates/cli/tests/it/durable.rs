@@ -1,0 +1,48 @@
+//! What is acknowledged is on disk: `kill -9` cannot tell whether it is, the system calls can.
+
+use std::process::Command;
+
+use sim::Kind;
+
+use crate::installation::Installation;
+use crate::support::{binary, wait_for};
+
+#[test]
+fn r22_the_disk_is_written_between_a_webhook_and_its_200() {
+    let mut place = Installation::new();
+    let trace = place.path("trace");
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-s", "64", "-e"])
+        .arg("trace=fdatasync,fsync,read,recvfrom,readv,write,sendto,writev,sendmsg")
+        .arg("-o")
+        .arg(&trace)
+        .arg(binary());
+    let server = place.serve_under(strace);
+    let device = place.device(Kind::Iphone);
+    {
+        let _in_runtime = place.runtime.enter();
+        device.authenticate();
+    }
+    place.runtime.block_on(place.mdm.webhooks_settled());
+    let lines = wait_for("the webhook in the trace", || {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let asked = lines
+            .iter()
+            .position(|line| line.contains("POST /v1/hooks/"))?;
+        let answered = lines[asked..]
+            .iter()
+            .position(|line| line.contains("HTTP/1.1 200"))?;
+        Some(lines[asked..=asked + answered].to_vec())
+    });
+    let synced = lines.iter().any(|line| {
+        (line.contains("fdatasync(") || line.contains("fdatasync resumed")) && line.ends_with("= 0")
+    });
+    assert!(
+        synced,
+        "no fdatasync ended between the webhook and its 200:\n{}",
+        lines.join("\n")
+    );
+    drop(server);
+}

@@ -1,0 +1,314 @@
+//! A production installation of the real binary, made by `init`, beside fakes of Apple and of an MDM that live in the test:
+//! so that the server can be killed and come back while the far ends remember everything.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use sim::{
+    Apple, AppleOptions, Device, DeviceSpec, Kind, NanoMdm, NanoMdmOptions, SIM_TOPIC, Webhook,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::support::{Finished, command, file, finish, wait_for};
+
+/// The MDM connection's name.
+pub(crate) const CONNECTION: &str = "nanomdm";
+/// The key of the MDM's API.
+pub(crate) const API_KEY: &str = "nanomdm-api-key-in-a-test";
+/// The key that webhooks are signed with.
+pub(crate) const HMAC_KEY: &str = "webhook-hmac-key-in-a-test";
+
+/// Everything but the server's process.
+pub(crate) struct Installation {
+    pub(crate) runtime: Runtime,
+    pub(crate) apple: Apple,
+    pub(crate) mdm: NanoMdm,
+    folder: TempDir,
+    devices: u64,
+}
+
+/// A server's process. Killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it is reached.
+    pub(crate) url: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the end it leads to: the exit status.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.child.wait().unwrap().code()
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+}
+
+impl Installation {
+    /// Runs `init`, points it to the fakes, and connects MDM and push certificate with a server that is stopped again.
+    pub(crate) fn new() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let (apple, mdm) = runtime.block_on(async {
+            let apple = Apple::start(AppleOptions::default()).await.unwrap();
+            let options = NanoMdmOptions {
+                api_key: API_KEY.to_owned(),
+                ..NanoMdmOptions::default()
+            };
+            (apple, NanoMdm::start(options).await.unwrap())
+        });
+        let installation = Self {
+            runtime,
+            apple,
+            mdm,
+            folder: tempfile::tempdir().unwrap(),
+            devices: 0,
+        };
+        installation.init();
+        let server = installation.serve();
+        installation.connect(&server);
+        assert_eq!(server.stop(), Some(0), "{}", installation.log());
+        installation
+    }
+
+    fn init(&self) {
+        let [etc, data, recovery, token] =
+            ["etc", "data", "recovery.key", "admin.token"].map(|name| self.path(name));
+        let made = finish(
+            command([
+                "init",
+                "--organisation",
+                "Example School",
+                "--folder",
+                &text(&etc),
+                "--data",
+                &text(&data),
+                "--recovery-key-file",
+                &text(&recovery),
+                "--token-file",
+                &text(&token),
+            ]),
+            "",
+        );
+        assert_eq!(made.status, 0, "{}", made.stderr);
+        let ca = file(self.folder.path(), "apple-ca.pem", &self.apple.ca_pem());
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        let config = config
+            .replace("127.0.0.1:8443", "127.0.0.1:0")
+            .replace("level = \"info\"", "level = \"debug\"")
+            .replace(
+                "[apple]",
+                &format!(
+                    "[apple]\nurl = \"{}\"\nca_file = \"{}\"",
+                    self.apple.url(),
+                    text(&ca)
+                ),
+            );
+        std::fs::write(self.config(), config).unwrap();
+    }
+
+    fn connect(&self, server: &Server) {
+        let key = file(self.folder.path(), "api.key", API_KEY);
+        let hmac = file(self.folder.path(), "hmac.key", HMAC_KEY);
+        let certificate = file(
+            self.folder.path(),
+            "push.pem",
+            &self.apple.push_certificate(SIM_TOPIC).bundle_pem(),
+        );
+        self.ok(
+            server,
+            &[
+                "mdm",
+                "add",
+                CONNECTION,
+                "--mdm-url",
+                &self.mdm.api_url(),
+                "--api-key-file",
+                &text(&key),
+                "--hmac-secret-file",
+                &text(&hmac),
+            ],
+        );
+        self.ok(
+            server,
+            &[
+                "push-certificate",
+                "add",
+                "--certificate",
+                &text(&certificate),
+            ],
+        );
+    }
+
+    /// A path in the installation's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("etc/lockwarden.toml")
+    }
+
+    /// What the servers logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Starts the server and waits until it serves. The MDM's webhooks go to it.
+    pub(crate) fn serve(&self) -> Server {
+        self.serve_under(command(std::iter::empty::<&str>()))
+    }
+
+    /// The same, `under` being the program to start it with: arguments of the server are added to it.
+    pub(crate) fn serve_under(&self, mut under: Command) -> Server {
+        let ready = self.path("ready.json");
+        // Left by the server before.
+        let _ = std::fs::remove_file(&ready);
+        let log = || -> File {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(self.path("log"))
+                .unwrap()
+        };
+        let mut child = under
+            .arg("serve")
+            .arg("--config")
+            .arg(self.config())
+            .arg("--ready-file")
+            .arg(&ready)
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log())
+            .spawn()
+            .unwrap();
+        let url = wait_for("the server to serve", || {
+            if let Ok(text) = std::fs::read_to_string(&ready) {
+                let ready: Value = serde_json::from_str(&text).unwrap();
+                return Some(ready["url"].as_str().unwrap().to_owned());
+            }
+            assert_eq!(child.try_wait().unwrap(), None, "{}", self.log());
+            None
+        });
+        let hook = format!("{url}/v1/hooks/{CONNECTION}");
+        self.mdm
+            .set_webhook(Some(Webhook::new(hook, Some(HMAC_KEY.as_bytes()))));
+        Server { child, url }
+    }
+
+    /// A command that talks to the server.
+    pub(crate) fn cli(&self, server: &Server, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command
+            .env("LOCKWARDEN_URL", &server.url)
+            .env("LOCKWARDEN_TOKEN_FILE", self.path("admin.token"));
+        command
+    }
+
+    /// Runs a command that talks to the server, to its end.
+    pub(crate) fn run(&self, server: &Server, arguments: &[&str]) -> Finished {
+        finish(self.cli(server, arguments), "")
+    }
+
+    /// The same with `--json`; it must succeed.
+    #[track_caller]
+    pub(crate) fn ok(&self, server: &Server, arguments: &[&str]) -> Value {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        let done = self.run(server, &arguments);
+        assert_eq!(done.status, 0, "{arguments:?}: {}", done.stderr);
+        serde_json::from_str(&done.stdout).unwrap_or(Value::Null)
+    }
+
+    /// A GET with the first token: head and body of the answer as they came.
+    pub(crate) fn get(&self, server: &Server, path: &str) -> String {
+        let token = std::fs::read_to_string(self.path("admin.token")).unwrap();
+        let address = server.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+            token.trim()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// A new device, not enrolled yet.
+    pub(crate) fn device(&mut self, kind: Kind) -> Device {
+        self.devices += 1;
+        let serial = format!("KEPT{:06}", self.devices);
+        let _in_runtime = self.runtime.enter();
+        Device::new(
+            DeviceSpec::new(serial, kind, self.devices),
+            &self.mdm,
+            &self.apple,
+        )
+    }
+
+    /// Has a device poll until the server holds its present code.
+    pub(crate) fn wait_for_code(&self, server: &Server, device: &Device) {
+        let serial = device.serial();
+        let wanted = device.code_text();
+        wait_for("the device's code", || {
+            let _in_runtime = self.runtime.enter();
+            device.poll();
+            self.codes(server, &serial)
+                .into_iter()
+                .any(|(code, current)| current && code == wanted)
+                .then_some(())
+        });
+    }
+
+    /// The codes of a device, by `reveal`: text, and whether it is current.
+    pub(crate) fn codes(&self, server: &Server, serial: &str) -> Vec<(String, bool)> {
+        let shown = self.run(
+            server,
+            &["reveal", serial, "--reason", "a test looks", "--json"],
+        );
+        if shown.status != 0 {
+            return Vec::new();
+        }
+        let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+        let codes = shown["codes"].as_array().cloned().unwrap_or_default();
+        codes
+            .iter()
+            .map(|code| {
+                (
+                    code["code"].as_str().unwrap_or_default().to_owned(),
+                    code["current"].as_bool().unwrap_or_default(),
+                )
+            })
+            .collect()
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}

@@ -1,0 +1,208 @@
+//! R23, T34: after a whole story, no code, hash, token or key lies open in the data folder, the logs, the metrics or what the
+//! commands printed.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use activation_lock::bypass_code::BypassCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use data_encoding::HEXLOWER;
+use sim::{Fault, Kind, Udid};
+
+use crate::installation::{API_KEY, HMAC_KEY, Installation};
+
+/// Looks for many secrets at once. Each has its name, and stands in every writing that a program may give it.
+#[derive(Default)]
+struct Search {
+    /// By the first bytes, in small letters.
+    needles: HashMap<[u8; HEAD], Vec<(String, Vec<u8>)>>,
+}
+
+const HEAD: usize = 6;
+
+impl Search {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        let small = bytes.to_ascii_lowercase();
+        let Some(head) = small.first_chunk::<HEAD>() else {
+            panic!("{name} is too short to be looked for");
+        };
+        self.needles
+            .entry(*head)
+            .or_default()
+            .push((name.to_owned(), small.clone()));
+    }
+
+    /// A secret text, plain and encoded.
+    fn text(&mut self, name: &str, text: &str) {
+        self.add(name, text.as_bytes());
+        self.bytes(name, text.as_bytes());
+    }
+
+    /// Secret bytes, in hexadecimal digits and base64 wherever they stand in a longer text.
+    fn bytes(&mut self, name: &str, bytes: &[u8]) {
+        self.add(
+            &format!("{name} in hexadecimal digits"),
+            HEXLOWER.encode(bytes).as_bytes(),
+        );
+        for offset in 0..3 {
+            let mut shifted = vec![0; offset];
+            shifted.extend_from_slice(bytes);
+            for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+                let encoded = engine.encode(&shifted);
+                let own = &encoded[(offset * 8).div_ceil(6)..shifted.len() * 8 / 6];
+                self.add(&format!("{name} in base64"), own.as_bytes());
+            }
+        }
+    }
+
+    fn code(&mut self, name: &str, text: &str) {
+        self.text(name, text);
+        let bare: String = text.chars().filter(|c| *c != '-').collect();
+        self.text(&format!("{name} without dashes"), &bare);
+        let code = BypassCode::parse(text).unwrap();
+        self.add(&format!("{name}, raw"), code.raw());
+        self.bytes(&format!("{name}, raw"), code.raw());
+        let hash = code.escrow_key_hash();
+        self.add(&format!("{name}, hashed"), hash.bytes());
+        self.bytes(&format!("{name}, hashed"), hash.bytes());
+    }
+
+    /// The names of what is found.
+    fn found(&self, haystack: &[u8]) -> Vec<String> {
+        let small = haystack.to_ascii_lowercase();
+        let mut found = Vec::new();
+        for at in 0..small.len().saturating_sub(HEAD - 1) {
+            let head: &[u8; HEAD] = small[at..].first_chunk().unwrap();
+            for (name, needle) in self.needles.get(head).into_iter().flatten() {
+                if small[at..].starts_with(needle) {
+                    found.push(name.clone());
+                }
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn the_search_finds_what_it_looks_for() {
+    let mut search = Search::default();
+    search.code("a code", "3UM43-PUYVY-QYD1-UVCC-HEHJ-FKA4");
+    for leak in [
+        &b"x 3um43-puyvy-qyd1-uvcc-hehj-fka4 y"[..],
+        b"3UM43PUYVYQYD1UVCCHEHJFKA4",
+        b"1ea841db5edfafe6075b5ae0d845d254",
+        b"6AB40D5EABE7218EC04182F461005600C7E3426BDDD82CDB405BDE9A1E0014B5",
+        &STANDARD_NO_PAD
+            .encode("escrowKey=3UM43-PUYVY-QYD1-UVCC-HEHJ-FKA4&x")
+            .into_bytes(),
+    ] {
+        assert!(!search.found(leak).is_empty());
+    }
+    assert!(search.found(b"PXH8M-QYJZA-2H1J-H9CV-HN5U-KDN7").is_empty());
+}
+
+#[test]
+fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
+    let mut place = Installation::new();
+    let mut search = Search::default();
+    search.text("the MDM's API key", API_KEY);
+    search.text("the webhook key", HMAC_KEY);
+    let read = |name: &str| {
+        std::fs::read_to_string(place.path(name))
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    search.text("the first token", &read("admin.token"));
+    for (name, path) in [
+        ("the running key", "etc/key"),
+        ("the recovery key", "recovery.key"),
+    ] {
+        let line = read(path);
+        let key = line.rsplit(':').next().unwrap();
+        search.text(name, key);
+        let bytes = URL_SAFE_NO_PAD.decode(key).unwrap();
+        search.add(name, &bytes);
+    }
+    let pem = read("push.pem");
+    let key = pem.split("-----BEGIN PRIVATE KEY-----").nth(1).unwrap();
+    search.text(
+        "the push certificate's key",
+        key.trim().lines().next().unwrap(),
+    );
+
+    // A story with everything in it: enrolments, a rotation, an erase, reveals, unlocks that fail in every way, a crash.
+    let server = place.serve();
+    let phone = place.device(Kind::IphoneDualSim);
+    let pad = place.device(Kind::IpadWifi);
+    let mut said = String::new();
+    for device in [&phone, &pad] {
+        let _in_runtime = place.runtime.enter();
+        device.enrol();
+    }
+    for device in [&phone, &pad] {
+        place.wait_for_code(&server, device);
+        search.code("a device's code", &device.code_text());
+    }
+    phone.lock_with_own_code().unwrap();
+    {
+        let _in_runtime = place.runtime.enter();
+        phone.erase_and_enrol(Udid::Same);
+    }
+    place.wait_for_code(&server, &phone);
+    search.code("the code after an erase", &phone.code_text());
+    for status in [500, 404, 400] {
+        place
+            .apple
+            .push_fault(Fault::echo(status).for_serial(phone.serial()));
+    }
+    let typed = "PXH8M-QYJZA-2H1J-H9CV-HN5U-KDN7";
+    search.code("a typed code", typed);
+    for serial in [phone.serial(), pad.serial()] {
+        let unlock = place.run(
+            &server,
+            &["unlock", &serial, "--reason", "a test", "--wait"],
+        );
+        said.push_str(&unlock.stdout);
+        said.push_str(&unlock.stderr);
+        let shown = place.run(&server, &["devices", "show", &serial, "--json"]);
+        said.push_str(&shown.stdout);
+        said.push_str(&shown.stderr);
+    }
+    let metrics = place.get(&server, "/metrics");
+    let refused = place.get(&server, "/v1/hooks/nanomdm/a-secret-in-a-path");
+    server.kill();
+    let server = place.serve();
+    let audit = place.get(&server, "/v1/audit");
+    assert_eq!(server.stop(), Some(0));
+
+    let mut looked_at: Vec<(String, Vec<u8>)> = vec![
+        ("the log".to_owned(), place.log().into_bytes()),
+        ("the metrics".to_owned(), metrics.into_bytes()),
+        ("a refusal".to_owned(), refused.into_bytes()),
+        ("the audit trail".to_owned(), audit.into_bytes()),
+        ("what commands printed".to_owned(), said.into_bytes()),
+    ];
+    for entry in std::fs::read_dir(place.path("data")).unwrap() {
+        let path = entry.unwrap().path();
+        looked_at.push((name_of(&path), std::fs::read(&path).unwrap()));
+    }
+    assert!(
+        looked_at
+            .iter()
+            .any(|(name, bytes)| name == "lockwarden.db" && bytes.len() > 4096)
+    );
+    assert!(
+        place.log().contains("DEBUG"),
+        "the log does not tell enough to be worth a look"
+    );
+    for (name, bytes) in looked_at {
+        let found = search.found(&bytes);
+        assert!(found.is_empty(), "{name} holds {found:?}");
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap().to_string_lossy().into_owned()
+}

@@ -1,0 +1,214 @@
+//! `serve --sandbox` as the README tells it: the whole product between fakes, played with the commands it prints.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Finished, command, finish, run, wait_for};
+
+struct Sandbox {
+    child: Child,
+    folder: TempDir,
+    ready: Value,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Sandbox {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ready_file = folder.path().join("ready.json");
+        let path = |name: &str| folder.path().join(name);
+        // A production configuration in the surroundings is not looked at.
+        let child = command(["serve", "--sandbox", "--listen", "127.0.0.1:0"])
+            .arg("--data")
+            .arg(path("data"))
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .env("LOCKWARDEN_CONFIG", "/nowhere/at/all.toml")
+            .stdin(Stdio::null())
+            .stdout(File::create(path("out")).unwrap())
+            .stderr(File::create(path("err")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut sandbox = Self {
+            child,
+            folder,
+            ready: Value::Null,
+        };
+        let text = wait_for("the sandbox to serve", || {
+            let ended = sandbox.child.try_wait().unwrap();
+            assert_eq!(ended, None, "{}", sandbox.read("err"));
+            std::fs::read_to_string(&ready_file).ok()
+        });
+        sandbox.ready = serde_json::from_str(&text).unwrap();
+        sandbox
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Finished {
+        let mut command = command(arguments);
+        command
+            .env("LOCKWARDEN_URL", self.ready["url"].as_str().unwrap())
+            .env(
+                "LOCKWARDEN_TOKEN_FILE",
+                self.folder.path().join("data/operator.token"),
+            );
+        finish(command, "")
+    }
+
+    /// The device whose story the sandbox tells in these words.
+    fn device_that_is(&self, story: &str) -> String {
+        let out = wait_for("the sandbox's words", || {
+            Some(self.read("out")).filter(|out| out.contains("called unlocked"))
+        });
+        let line = out.lines().find(|line| line.contains(story));
+        let line = line.unwrap_or_else(|| panic!("no device is {story:?} in:\n{out}"));
+        line.split_whitespace().next().unwrap().to_owned()
+    }
+
+    /// Waits until at least so many codes of the device are held.
+    fn wait_for_codes(&self, serial: &str, wanted: usize) {
+        wait_for(&format!("{wanted} codes of {serial}"), || {
+            let shown = self.run(&["devices", "show", serial, "--json"]);
+            let device: Value = serde_json::from_str(&shown.stdout).ok()?;
+            let codes = device["codes"].as_array()?.len();
+            (codes >= wanted).then_some(())
+        });
+    }
+
+    fn unlock(&self, serial: &str) -> (i32, Value) {
+        let ended = self.run(&["unlock", serial, "--reason", "a story", "--wait", "--json"]);
+        let unlock =
+            serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stderr));
+        (ended.status, unlock)
+    }
+}
+
+fn outcomes(unlock: &Value) -> Vec<&str> {
+    let attempts = unlock["attempts"].as_array().unwrap();
+    attempts
+        .iter()
+        .map(|attempt| attempt["outcome"].as_str().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn the_four_stories_of_the_sandbox_end_as_they_are_told() {
+    let sandbox = Sandbox::start();
+
+    let locked = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&locked, 1);
+    let (status, unlock) = sandbox.unlock(&locked);
+    assert_eq!((status, unlock["state"].as_str()), (0, Some("unlocked")));
+    assert_eq!(outcomes(&unlock), ["unlocked"]);
+
+    // T22: erased while locked, so that a code of its history opens it.
+    let erased = sandbox.device_that_is("erased while locked");
+    sandbox.wait_for_codes(&erased, 2);
+    let (status, unlock) = sandbox.unlock(&erased);
+    assert_eq!((status, unlock["state"].as_str()), (0, Some("unlocked")));
+    assert_eq!(outcomes(&unlock), ["refused", "unlocked"]);
+    assert_eq!(unlock["attempts"][1]["code_current"], false);
+
+    // T12: a wrong first candidate is followed by the right second one.
+    let wrong_first = sandbox.device_that_is("newest code is wrong");
+    sandbox.wait_for_codes(&wrong_first, 2);
+    let (status, unlock) = sandbox.unlock(&wrong_first);
+    assert_eq!((status, unlock["state"].as_str()), (0, Some("unlocked")));
+    assert_eq!(outcomes(&unlock), ["refused", "unlocked"]);
+
+    // T13, without Apple's own lock status: all fail, and it is not called unlocked.
+    let hopeless = sandbox.device_that_is("nobody has");
+    sandbox.wait_for_codes(&hopeless, 1);
+    let (status, unlock) = sandbox.unlock(&hopeless);
+    assert_eq!((status, unlock["state"].as_str()), (3, Some("rejected")));
+    let means = unlock["explanation"]["means"].as_str().unwrap();
+    assert!(means.contains("unverified"), "{means}");
+}
+
+#[test]
+fn r6_all_devices_of_the_sandbox_that_have_a_code_are_covered_also_those_that_enrolled_before() {
+    let sandbox = Sandbox::start();
+    let serials: Vec<&str> = sandbox.ready["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|serial| serial.as_str().unwrap())
+        .collect();
+    assert_eq!(serials.len(), 25);
+    wait_for("every device's code", || {
+        let listed = sandbox.run(&["devices", "list", "--json"]);
+        let devices: Vec<Value> = serde_json::from_str(&listed.stdout).ok()?;
+        let all = serials.iter().all(|serial| {
+            devices.iter().any(|device| {
+                device["serial"] == *serial
+                    && ["covered", "exempt"].contains(&device["coverage"].as_str().unwrap_or(""))
+            })
+        });
+        all.then_some(())
+    });
+    let missing = sandbox.run(&["devices", "list", "--coverage", "missing", "--json"]);
+    assert!(missing.stdout.trim() == "[]", "{}", missing.stdout);
+}
+
+#[test]
+fn what_the_sandbox_prints_can_be_typed() {
+    let sandbox = Sandbox::start();
+    let out = wait_for("the sandbox's words", || {
+        Some(sandbox.read("out")).filter(|out| out.contains("called unlocked"))
+    });
+    assert!(out.contains("SANDBOX") && out.contains("Nothing reaches Apple"));
+    assert!(out.contains(sandbox.ready["token"].as_str().unwrap()));
+    let locked = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&locked, 1);
+    let commands: Vec<&str> = out
+        .lines()
+        .filter(|line| line.contains("--token-file"))
+        .collect();
+    assert_eq!(commands.len(), 3, "{out}");
+    for line in commands {
+        let mut shell = std::process::Command::new("sh");
+        shell.arg("-c").arg(line.trim());
+        let done = finish(shell, "");
+        assert_eq!(done.status, 0, "{line}: {}", done.stderr);
+    }
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&sandbox.folder.path().join("ready.json")), 0o600);
+    assert_eq!(
+        mode(&sandbox.folder.path().join("data/operator.token")),
+        0o600
+    );
+}
+
+#[test]
+fn a_sandbox_listens_on_loopback_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let refused = run(
+        [
+            "serve",
+            "--sandbox",
+            "--listen",
+            "0.0.0.0:0",
+            "--data",
+            data.to_str().unwrap(),
+        ],
+        "",
+    );
+    assert_eq!(refused.status, 1);
+    assert!(refused.stderr.contains("loopback"), "{}", refused.stderr);
+}
