@@ -285,12 +285,18 @@ impl Command {
 pub struct Commands<'a>(pub(crate) &'a Escrow);
 
 impl Commands<'_> {
-    /// Takes up to `limit` commands that are to be queued at their MDM now. Each is this caller's for `lease`; when
-    /// the caller dies, it comes back afterwards.
+    /// Takes up to `limit` commands that are to be queued at their MDM now, those of the connections in `except` left
+    /// alone. Each is this caller's for `lease`; when the caller dies, it comes back afterwards.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn take_due(&self, limit: i64, lease: Duration) -> Result<Vec<Command>> {
+    pub async fn take_due(
+        &self,
+        limit: i64,
+        lease: Duration,
+        except: &[String],
+    ) -> Result<Vec<Command>> {
+        let except = json!(except).to_string();
         self.0
             .db
             .write("commands.take_due", async move |tx| {
@@ -299,10 +305,11 @@ impl Commands<'_> {
                     .fetch_all(
                         "UPDATE commands SET leased_until = $2, tries = tries + 1 WHERE (organisation, id) IN \
                          (SELECT organisation, id FROM commands WHERE state = 'planned' AND due_at <= $1 \
-                          AND (leased_until IS NULL OR leased_until <= $1) ORDER BY due_at LIMIT $3) \
+                          AND (leased_until IS NULL OR leased_until <= $1) \
+                          AND connection NOT IN (SELECT value FROM json_each($4)) ORDER BY due_at LIMIT $3) \
                          RETURNING organisation, id, epoch, connection, enrollment, type, argument, state, reason, \
                          tries, created_at, queued_at, answered_at",
-                        params![now, now.plus(lease), limit],
+                        params![now, now.plus(lease), limit, except.as_str()],
                     )
                     .await?;
                 taken.iter().map(Command::from_row).collect()
@@ -310,18 +317,20 @@ impl Commands<'_> {
             .await
     }
 
-    /// When the next command is to be queued, if any is.
+    /// When the next command is to be queued, if any is, those of the connections in `except` left alone.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn next_due(&self) -> Result<Option<Timestamp>> {
+    pub async fn next_due(&self, except: &[String]) -> Result<Option<Timestamp>> {
+        let except = json!(except).to_string();
         self.0
             .db
             .read(async move |tx| {
                 let row = tx
                     .fetch_one(
-                        "SELECT MIN(MAX(due_at, COALESCE(leased_until, 0))) AS due FROM commands WHERE state = 'planned'",
-                        params![],
+                        "SELECT MIN(MAX(due_at, COALESCE(leased_until, 0))) AS due FROM commands WHERE state = 'planned' \
+                         AND connection NOT IN (SELECT value FROM json_each($1))",
+                        params![except.as_str()],
                     )
                     .await?;
                 row.get("due")
@@ -376,6 +385,42 @@ impl Commands<'_> {
             .await
     }
 
+    /// An MDM takes commands again: those that wait to be tried again are due at once. Gives how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn hurry(&self, connection: &str) -> Result<u64> {
+        let connection = connection.to_owned();
+        let hurried = self
+            .0
+            .db
+            .write("commands.hurry", async move |tx| {
+                let now = tx.now();
+                tx.execute(
+                    "UPDATE commands SET due_at = $1 WHERE state = 'planned' AND due_at > $1 AND connection = $2",
+                    params![now, connection.as_str()],
+                )
+                .await
+            })
+            .await?;
+        self.0.wake_courier();
+        Ok(hurried)
+    }
+
+    /// Frees what a courier of an earlier process held, for a database that only one process uses.
+    pub(crate) async fn free_leases(&self) -> Result<u64> {
+        self.0
+            .db
+            .write("commands.free_leases", async move |tx| {
+                tx.execute(
+                    "UPDATE commands SET leased_until = NULL WHERE state = 'planned' AND leased_until IS NOT NULL",
+                    params![],
+                )
+                .await
+            })
+            .await
+    }
+
     /// Puts on record what is due to be asked of devices (R8), for up to `limit` epochs. Gives how many it looked at; as
     /// many as `limit` means there are more.
     ///
@@ -383,7 +428,8 @@ impl Commands<'_> {
     /// When the database fails.
     pub async fn plan_due(&self, limit: i64) -> Result<usize> {
         let escrow = self.0.clone();
-        self.0
+        let looked_at = self
+            .0
             .db
             .write("commands.plan_due", async move |tx| {
                 let due = Epoch::due(tx, limit).await?;
@@ -398,7 +444,11 @@ impl Commands<'_> {
                 ledger.write(tx).await?;
                 Ok(looked_at)
             })
-            .await
+            .await?;
+        if looked_at > 0 {
+            self.0.wake_courier();
+        }
+        Ok(looked_at)
     }
 
     /// A person asks for the code again.
@@ -471,7 +521,7 @@ impl Commands<'_> {
             cause = trigger.as_str(),
             "asking devices again"
         );
-        self.0.wake_courier();
+        self.0.shared.asks.notify_one();
         Ok(asked)
     }
 }

@@ -79,6 +79,7 @@ struct Shared {
     kind: DataKind,
     line: record::Line,
     courier: Notify,
+    asks: Notify,
     operations: Notify,
     connections: Notify,
 }
@@ -137,11 +138,7 @@ impl Escrow {
             }
         };
         let escrow = Self::around(db, keyring, random, kind);
-        if let Err(error) = escrow
-            .operations()
-            .free_leases_of_earlier_incarnations()
-            .await
-        {
+        if let Err(error) = escrow.free_leases().await {
             escrow.close().await;
             return Err(error);
         }
@@ -179,10 +176,20 @@ impl Escrow {
                 kind,
                 line: record::Line::default(),
                 courier: Notify::new(),
+                asks: Notify::new(),
                 operations: Notify::new(),
                 connections: Notify::new(),
             }),
         }
+    }
+
+    /// What earlier processes held is free again: whoever held it is dead.
+    async fn free_leases(&self) -> Result<()> {
+        self.operations()
+            .free_leases_of_earlier_incarnations()
+            .await?;
+        self.commands().free_leases().await?;
+        Ok(())
     }
 
     /// What `db status` shows of a data folder; `None` when there is no database in it. Takes no lock, changes nothing.
@@ -281,6 +288,12 @@ impl Escrow {
     /// Waits until commands may have become due.
     pub async fn courier_woken(&self) {
         self.shared.courier.notified().await;
+    }
+
+    /// Waits until [`commands::Commands::plan_due`] may have something to do before its time. A wake-up that came since the
+    /// last wait counts.
+    pub async fn asks_woken(&self) {
+        self.shared.asks.notified().await;
     }
 
     /// Waits until connections or their secrets have changed, so that copies of them are read anew.

@@ -583,7 +583,7 @@ async fn r8_after_an_unlock_the_device_is_asked_again() {
 async fn due(desk: &Desk, what: CommandType) -> Option<Command> {
     let commands = desk.escrow.commands();
     let taken = commands
-        .take_due(10, Duration::from_secs(60))
+        .take_due(10, Duration::from_secs(60), &[])
         .await
         .unwrap();
     for command in &taken {

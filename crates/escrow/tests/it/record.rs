@@ -104,7 +104,7 @@ impl<'a> Mdm<'a> {
             .vault
             .escrow
             .commands()
-            .take_due(100, Duration::from_secs(60))
+            .take_due(100, Duration::from_secs(60), &[])
             .await
             .unwrap();
         for command in &taken {
