@@ -200,7 +200,7 @@ impl UnlockService {
             .await;
         match sent {
             Ok(response) => answered(response, request, now).await,
-            Err(error) => failed(&error, request),
+            Err(error) => failed(&error, &[request.code]),
         }
     }
 }
@@ -239,7 +239,10 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(at.since(now))
 }
 
-fn failed(error: &reqwest::Error, request: &UnlockRequest<'_>) -> Answer {
+/// How a call that got no answer ended, for whoever makes such calls by another way (R19). `secrets` are taken out of the
+/// words.
+#[must_use]
+pub fn failed(error: &reqwest::Error, secrets: &[&str]) -> Answer {
     let never_left = error.is_connect() || error.is_builder();
     let response = match tls_error(error) {
         Some(error) if is_refusal(error) => Response::TlsRefused,
@@ -250,7 +253,7 @@ fn failed(error: &reqwest::Error, request: &UnlockRequest<'_>) -> Answer {
         outcome: outcome(response),
         status: None,
         retry_after: None,
-        diagnostic: redaction::diagnostic(words(error).as_bytes(), false, &[request.code]),
+        diagnostic: redaction::diagnostic(words(error).as_bytes(), false, secrets),
         request_may_have_reached_apple: !never_left,
     }
 }

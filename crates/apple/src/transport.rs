@@ -157,6 +157,12 @@ impl ExtraAuthorities {
         }
         Ok(Self(authorities))
     }
+
+    /// The certificates, for a client of another service.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0
+    }
 }
 
 /// Why a client could not be made.
