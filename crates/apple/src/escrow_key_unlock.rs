@@ -402,4 +402,37 @@ mod tests {
         assert!(!tls_error(&ours).is_some_and(is_refusal));
         assert!(tls_error(&io::Error::other("plain")).is_none());
     }
+
+    /// Through a client that shows no certificate, as when the server asks for a kind of key that ours is not.
+    #[tokio::test]
+    async fn t15_r13_no_certificate_is_credential_in_tls_1_2_and_1_3() {
+        use sim::apple::TlsVersions;
+        for tls in [TlsVersions::Only12, TlsVersions::Only13] {
+            let options = sim::AppleOptions {
+                tls,
+                ..sim::AppleOptions::default()
+            };
+            let apple = sim::Apple::start(options).await.unwrap();
+            let made = apple.push_certificate(sim::SIM_TOPIC).bundle_pem();
+            let certificate = PushCertificate::load(made.as_bytes(), None, None).unwrap();
+            let authorities = ExtraAuthorities::from_pem(apple.ca_pem().as_bytes()).unwrap();
+            let timeouts = Timeouts::default();
+            let service = UnlockService {
+                client: transport::client(None, &authorities, timeouts).unwrap(),
+                origin: apple.url().parse().unwrap(),
+                timeouts,
+                certificate,
+            };
+            let identity = identity("iPad4,1");
+            let request = UnlockRequest::new(&identity, "o", "g", "c").unwrap();
+            let answer = service.unlock(&request, Timestamp(0)).await;
+            assert_eq!(
+                (answer.outcome, answer.status),
+                (Outcome::Credential, None),
+                "{tls:?}: {}",
+                answer.diagnostic
+            );
+            assert_eq!(apple.journal().count(), 0);
+        }
+    }
 }

@@ -103,8 +103,13 @@ pub enum PushCertificateError {
     #[error("the file holds several push certificates with their keys; give one of them alone")]
     Several,
     /// The PKCS#12 password is wrong.
-    #[error("the password of the PKCS#12 file is wrong")]
+    #[error("the password of the PKCS#12 file is wrong, or was not given")]
     WrongPassword,
+    /// A lone certificate in binary form, where its key or PKCS#12 was expected.
+    #[error(
+        "the file is a certificate in binary form (DER), which holds no key; turn it into PEM (openssl x509 -inform der -in FILE -out FILE.pem) and give its key as a second file"
+    )]
+    BinaryCertificate,
     /// The PKCS#12 cannot be read.
     #[error(
         "the PKCS#12 file cannot be read ({0}); if the password is right, turn it into PEM instead: openssl pkcs12 -legacy -nodes -in FILE.p12 -out FILE.pem"
@@ -180,6 +185,7 @@ impl PushCertificate {
         let archive = p12_keystore::Pkcs12Archive::from_pkcs12(file, password).map_err(
             |error| match error {
                 p12_keystore::error::Error::MacError(_) => Error::WrongPassword,
+                _ if Certificate::from_der(file).is_ok() => Error::BinaryCertificate,
                 other => Error::DamagedPkcs12(other.to_string()),
             },
         )?;

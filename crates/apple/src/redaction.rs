@@ -1,7 +1,8 @@
 //! Takes codes out of a text that somebody else wrote (R23): what Apple or an MDM answers may repeat what was sent.
 //!
 //! Three nets, each wider than the one before: the encodings that are known, anything with the look of a code or of its
-//! hash, and last, when the code still shows through after undoing every escape, the whole text is withheld.
+//! hash, and last, when the code or an encoding of it still shows through after undoing every escape and ignoring everything
+//! between letters and digits, the whole text is withheld.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -20,8 +21,10 @@ pub const WITHHELD: &str =
 
 /// Codes with fewer letters and digits than this are not looked for through escapes: they would be found everywhere.
 const TELLING: usize = 6;
-/// Longer than any encoding of a code that is looked for, in bytes.
+/// Longer than any encoding of a bypass code that is looked for, in bytes.
 const LONGEST: usize = 1024;
+/// How many times longer than a text its longest encoding may be, every character of it escaped.
+const LONGEST_TIMES: usize = 10;
 
 /// The text that may be kept, shown and logged of an answer's body to a call that carried `codes`: readable, without any of
 /// them in any encoding, at most 4,096 characters.
@@ -29,17 +32,22 @@ const LONGEST: usize = 1024;
 /// `cut` says that the body went on: its end, which may hold half a code, is dropped.
 #[must_use]
 pub fn diagnostic(body: &[u8], cut: bool, codes: &[&str]) -> String {
+    let longest = codes
+        .iter()
+        .map(|code| code.len().saturating_mul(LONGEST_TIMES))
+        .fold(LONGEST, usize::max);
     let body = match cut {
-        true => &body[..body.len().saturating_sub(LONGEST)],
+        true => &body[..body.len().saturating_sub(longest)],
         false => body,
     };
     let mut text = Zeroizing::new(readable(&String::from_utf8_lossy(body)));
-    for code in codes {
-        let spans = spans(&text, &needles(code));
+    let needles: Vec<_> = codes.iter().map(|code| needles(code)).collect();
+    for needles in &needles {
+        let spans = spans(&text, needles);
         text = Zeroizing::new(without(&text, spans));
     }
     text = Zeroizing::new(without_shapes(&text));
-    if codes.iter().any(|code| shows_through(&text, code)) {
+    if needles.iter().any(|needles| shows_through(&text, needles)) {
         return WITHHELD.to_owned();
     }
     match text.char_indices().nth(DIAGNOSTIC_LIMIT) {
@@ -187,20 +195,30 @@ fn without(text: &str, mut spans: Vec<(usize, usize)>) -> String {
     kept
 }
 
-/// Whether the code can be read in the text once escapes are undone and everything between letters and digits is ignored.
-fn shows_through(text: &str, code: &str) -> bool {
-    let bare = bare(code);
-    if bare.len() < TELLING {
-        return false;
-    }
+/// Whether the code or one of its encodings can be read in the text once escapes are undone and everything between letters
+/// and digits is ignored.
+fn shows_through(text: &str, needles: &[Zeroizing<String>]) -> bool {
+    let mut bare_needles: Vec<_> = needles
+        .iter()
+        .map(|needle| bare(needle))
+        .filter(|needle| needle.len() >= TELLING)
+        .collect();
+    bare_needles.sort_by(|a, b| a.cmp(b));
+    bare_needles.dedup();
+    let shows = |text: &str| {
+        let bare = bare(text);
+        bare_needles
+            .iter()
+            .any(|needle| bare.contains(needle.as_str()))
+    };
     let mut decoded = Zeroizing::new(text.to_owned());
     for _ in 0..3 {
-        if self::bare(&decoded).contains(bare.as_str()) {
+        if shows(&decoded) {
             return true;
         }
         decoded = Zeroizing::new(unescaped(&decoded));
     }
-    self::bare(&decoded).contains(bare.as_str())
+    shows(&decoded)
 }
 
 fn bare(text: &str) -> Zeroizing<String> {

@@ -3,3 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod mdm;
+mod push_certificate;
+mod redaction;
+mod support;
+mod unlock;
