@@ -1,27 +1,41 @@
 //! Connectors: an MDM's bytes become observations, our commands become calls of its API. One file an MDM.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use activation_lock::device::DeviceIdentity;
 use activation_lock::observation::Observation;
+use activation_lock::time::Timestamp;
 use activation_lock::unlock::Outcome;
 use apple::transport::ExtraAuthorities;
-use escrow::connections::{ConnectionKind, OpenConnection};
+use escrow::connections::{ConnectionKind, ConnectionView, OpenConnection};
+
+mod http_client;
+mod micromdm;
+mod nanomdm;
+mod rate;
 
 /// Why a webhook's body cannot be read. Repeats nothing of it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// Not the JSON that this kind of MDM sends.
     #[error("it is not an event of this kind of MDM")]
     NotAnEvent,
+    /// The property list of the device.
+    #[error("the device's message in it cannot be read")]
+    Message,
 }
 
 /// Reads a webhook's body. `None` when it is proven and readable and there is nothing in it for us.
 ///
 /// # Errors
 /// When it is not what this kind of MDM sends.
-pub fn read_event(_kind: ConnectionKind, _body: &[u8]) -> Result<Option<Observation>, EventError> {
-    Err(EventError::NotAnEvent)
+pub fn read_event(kind: ConnectionKind, body: &[u8]) -> Result<Option<Observation>, EventError> {
+    match kind {
+        ConnectionKind::NanoMdm | ConnectionKind::NanoHub | ConnectionKind::MicroMdm => {
+            nanomdm::read_event(body)
+        }
+    }
 }
 
 /// Why the client for MDMs cannot be made.
@@ -37,14 +51,21 @@ pub enum ClientError {
 
 /// Calls MDMs. Keeps connections open between calls; a clone shares them.
 #[derive(Clone)]
-pub struct Client;
+pub struct Client {
+    http: reqwest::Client,
+    turns: Arc<rate::Turns>,
+}
 
 /// What an MDM made of a command.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Enqueued {
     /// It has it, now or from an earlier try ("duplicate").
     Queued,
     /// It has not, or we cannot know: try again later. In words for a person, without secrets.
     NotQueued(String),
+    /// The same, and there is no use in trying another command now: it cannot be reached, is not ready, or does not take
+    /// our key.
+    Down(String),
 }
 
 /// How a delegated unlock ended (R19), in the shape of a call of our own.
@@ -67,36 +88,67 @@ pub(crate) struct DelegatedUnlock<'a> {
 }
 
 impl Client {
-    /// A client that believes the public authorities and these.
+    /// A client that believes the public authorities and these. `timeout` is for a whole call.
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(_authorities: &ExtraAuthorities, _timeout: Duration) -> Result<Self, ClientError> {
-        Ok(Self)
+    pub fn new(authorities: &ExtraAuthorities, timeout: Duration) -> Result<Self, ClientError> {
+        Ok(Self {
+            http: http_client::build(authorities, timeout)?,
+            turns: Arc::default(),
+        })
+    }
+
+    fn caller<'a>(&'a self, connection: &'a OpenConnection) -> http_client::Caller<'a> {
+        http_client::Caller {
+            http: &self.http,
+            connection,
+            secrets: vec![connection.api_key.as_str()],
+        }
+    }
+
+    /// Takes the next turn at a connection whose rate is limited: how long until the call may be made.
+    pub(crate) fn turn(&self, connection: &ConnectionView, now: Timestamp) -> Duration {
+        match connection.max_rate {
+            Some(per_second) => self.turns.take(&connection.id, per_second, now),
+            None => Duration::ZERO,
+        }
     }
 
     /// Queues a command under its CommandUUID, which is on record already.
     pub(crate) async fn enqueue(
         &self,
-        _connection: &OpenConnection,
-        _enrollment: &str,
-        _command_uuid: &str,
-        _plist: Vec<u8>,
+        connection: &OpenConnection,
+        enrollment: &str,
+        command_uuid: &str,
+        plist: Vec<u8>,
     ) -> Enqueued {
-        Enqueued::NotQueued(String::new())
+        if matches!(enrollment, "." | "..") {
+            let why = "the enrollment's name cannot be part of an address";
+            return Enqueued::NotQueued(why.to_owned());
+        }
+        let caller = self.caller(connection);
+        match connection.view.kind {
+            ConnectionKind::NanoMdm | ConnectionKind::NanoHub => {
+                nanomdm::enqueue(&caller, enrollment, command_uuid, plist).await
+            }
+            ConnectionKind::MicroMdm => micromdm::enqueue(&caller, enrollment, plist).await,
+        }
     }
 
     /// Has the MDM call Apple.
     pub(crate) async fn unlock(
         &self,
-        _connection: &OpenConnection,
-        _request: &DelegatedUnlock<'_>,
+        connection: &OpenConnection,
+        request: &DelegatedUnlock<'_>,
     ) -> Delegated {
-        Delegated {
-            outcome: Outcome::Unavailable,
-            status: None,
-            delegate_failed: false,
-            diagnostic: String::new(),
+        let mut caller = self.caller(connection);
+        caller.secrets.push(request.code);
+        match connection.view.kind {
+            ConnectionKind::NanoMdm | ConnectionKind::NanoHub => {
+                nanomdm::unlock(&caller, request).await
+            }
+            ConnectionKind::MicroMdm => micromdm::unlock(),
         }
     }
 
@@ -104,7 +156,38 @@ impl Client {
     ///
     /// # Errors
     /// In words for a person, without secrets.
-    pub(crate) async fn test(&self, _connection: &OpenConnection) -> Result<String, String> {
-        Err(String::new())
+    pub(crate) async fn test(&self, connection: &OpenConnection) -> Result<String, String> {
+        let caller = self.caller(connection);
+        match connection.view.kind {
+            ConnectionKind::NanoMdm | ConnectionKind::NanoHub => nanomdm::test(&caller).await,
+            ConnectionKind::MicroMdm => micromdm::test(&caller).await,
+        }
+    }
+}
+
+/// Bodies of fuzz targets, as plain functions: what is made of bytes that others wrote never panics.
+pub mod fuzzing {
+    use super::*;
+
+    /// A webhook's body. Gives whether it was read as one that says something.
+    pub fn event(body: &[u8]) -> bool {
+        let read = [
+            ConnectionKind::NanoMdm,
+            ConnectionKind::NanoHub,
+            ConnectionKind::MicroMdm,
+        ]
+        .map(|kind| matches!(read_event(kind, body), Ok(Some(_))));
+        read.contains(&true)
+    }
+
+    /// What NanoMDM answers when a command is given to it; the first two bytes are the status. Gives whether the command
+    /// was taken for queued.
+    pub fn enqueued(bytes: &[u8]) -> bool {
+        let Some((status, body)) = bytes.split_first_chunk() else {
+            return false;
+        };
+        http::StatusCode::from_u16(u16::from_be_bytes(*status)).is_ok_and(|status| {
+            nanomdm::read_enqueued(body, status, "UDID", "0191-A") == Some(Enqueued::Queued)
+        })
     }
 }

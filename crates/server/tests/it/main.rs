@@ -1,0 +1,6 @@
+//! The server, tested from outside: against the fakes, over real HTTP and mutual TLS.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod connectors;
+mod support;
+mod worker;
