@@ -132,7 +132,14 @@ fn what_is_not_whole_or_more_than_one_plist_is_refused() {
             text.replace("</dict>", "</array>"),
             "closed by another name",
         ),
-        (text.replace("</dict>", "</dict><dict/>"), "two roots"),
+        (text.replace("</dict>", "</dict><true/>"), "two roots"),
+        (
+            text.replace(
+                "</plist>",
+                "<dict><key>Status</key><string>Idle</string></dict></plist>",
+            ),
+            "two messages",
+        ),
         (text.replace("<key>More</key>", ""), "a value without a key"),
         (
             text.replace("<key>More</key>", "<key>More</key><key>"),

@@ -7,6 +7,7 @@ use apple::escrow_key_unlock::{UnlockService, UnlockSettings};
 use apple::transport::{ExtraAuthorities, Timeouts};
 use sim::apple::Answered;
 use sim::{Apple, AppleOptions, Fault, Gate, LockKind, SIM_TOPIC, fingerprint};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{
@@ -226,6 +227,43 @@ async fn t18_bodies_are_bounded_and_decide_nothing() {
     assert_eq!(unlock(&service, CODE).await.outcome, Outcome::Refused);
     apple.push_fault(Fault::status(500).body(vec![0xff; 100_000]));
     assert_eq!(unlock(&service, CODE).await.outcome, Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn t18_a_body_without_end_is_not_waited_for() {
+    let endless = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", endless.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = endless.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !String::from_utf8_lossy(&request).contains("escrowKey=") {
+            assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+        }
+        let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 1000000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[b'x'; 65 * 1024]).await.unwrap();
+        // Nothing more comes, and the connection stays open.
+        let _ = stream.read_to_end(&mut request).await;
+    });
+    let made = locked().await.push_certificate(SIM_TOPIC);
+    let settings = UnlockSettings {
+        origin: origin.parse().unwrap(),
+        timeouts: Timeouts {
+            connect: LONG,
+            overall: LONG * 60,
+        },
+        ..UnlockSettings::default()
+    };
+    let service = UnlockService::new(&settings, &certificate(&made)).unwrap();
+    let answer = tokio::time::timeout(LONG, unlock(&service, CODE))
+        .await
+        .expect("what is enough has arrived");
+    assert_eq!(
+        (answer.outcome, answer.status),
+        (Outcome::Refused, Some(404))
+    );
+    assert_eq!(answer.diagnostic.len(), 4096);
+    server.await.unwrap();
 }
 
 #[tokio::test]
