@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::asking::{NotAsked, Refusal};
+use crate::device::ProductFamily;
 use crate::guard::{AllowedBeforeEscrow, MacWarning, Nothing};
 use crate::unlock::{AttemptResult, End, Outcome, ReviewReason, WaitReason};
 use crate::window::Window;
@@ -142,6 +143,26 @@ pub fn outcome(outcome: Outcome, status: Option<u16>) -> Explanation {
              cancel it.",
         ),
     }
+}
+
+/// An unlock that nothing was done for yet (R15).
+#[must_use]
+pub fn queued() -> Explanation {
+    words(
+        "The unlock was asked for and stands in the queue.",
+        "Nothing is decided yet.",
+        "Nothing: it begins by itself.",
+    )
+}
+
+/// An unlock that is being worked on (R15).
+#[must_use]
+pub fn running() -> Explanation {
+    words(
+        "Codes of the device are being tried through Apple, one after the other.",
+        "Nothing is decided yet; the attempts show what was answered so far.",
+        "Wait. It goes on by itself.",
+    )
 }
 
 /// What a waiting unlock waits for (R15).
@@ -496,6 +517,22 @@ pub fn mac_warning(warning: MacWarning) -> Explanation {
     }
 }
 
+/// How a person types a code on a device (contract sheet 1d). `family` is `None` where the product type is not known.
+#[must_use]
+pub fn how_to_type(family: Option<ProductFamily>) -> String {
+    const SCREEN: &str =
+        "On the Activation Lock screen leave the user name empty and type the code as the password";
+    const RECOVERY: &str = "in the Activation Lock window of Recovery choose Recovery Assistant in the menu bar, then \
+         \"Activate with MDM key...\", and type the code";
+    let how = match family {
+        Some(ProductFamily::Mobile) => format!("{SCREEN}."),
+        Some(ProductFamily::Vision) => format!("{SCREEN} (unverified on this device)."),
+        Some(ProductFamily::Mac) => format!("On the Mac, {RECOVERY}."),
+        _ => format!("{SCREEN}. On a Mac, {RECOVERY}."),
+    };
+    format!("{how} Type it as shown, dashes included. The device needs a network.")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -519,6 +556,7 @@ mod tests {
                 ));
             }
         }
+        all.extend([queued(), running()]);
         all.extend(WaitReason::ALL.iter().map(|&why| waiting(why)));
         all.extend([
             end(&End::Unlocked {
@@ -568,7 +606,7 @@ mod tests {
         let all = all();
         assert_eq!(
             all.len(),
-            2 + 7 * 3 + 4 + 5 + 11 * 3 + 6 + 2 + 9 + 2 + 2 + 4
+            2 + 7 * 3 + 2 + 4 + 5 + 11 * 3 + 6 + 2 + 9 + 2 + 2 + 4
         );
         for said in &all {
             for part in [&said.happened, &said.means, &said.to_do] {
@@ -595,7 +633,7 @@ mod tests {
             "enrollment",
             "UUID",
             "MDM",
-            "lease",
+            " lease",
         ];
         for said in all() {
             for part in [&said.happened, &said.means, &said.to_do] {
@@ -630,6 +668,16 @@ mod tests {
         ] {
             assert!(!means.contains("unverified"), "{means}");
         }
+    }
+
+    #[test]
+    fn t36_how_a_code_is_typed_depends_on_the_device() {
+        let mac = how_to_type(Some(ProductFamily::Mac));
+        assert!(mac.contains("Recovery") && !mac.contains("password"));
+        let phone = how_to_type(Some(ProductFamily::Mobile));
+        assert!(phone.contains("password") && !phone.contains("Recovery"));
+        let unknown = how_to_type(None);
+        assert!(unknown.contains("password") && unknown.contains("Recovery"));
     }
 
     #[test]
