@@ -146,6 +146,28 @@ pub struct Answer {
     pub request_may_have_reached_apple: bool,
 }
 
+/// What came of showing a certificate without a code. See [`UnlockService::test`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// TLS was set up with the certificate, and an answer came. What the status of an answer to nothing means is not known.
+    Accepted {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// TLS refused the certificate.
+    Refused {
+        /// Why, in words.
+        diagnostic: String,
+    },
+    /// It has ended, so that it was not shown.
+    Expired,
+    /// Nothing can be said: the server was not reached, was not believed, or did not answer.
+    NotReached {
+        /// Why, in words.
+        diagnostic: String,
+    },
+}
+
 impl UnlockService {
     /// A service that shows this certificate.
     ///
@@ -175,6 +197,28 @@ impl UnlockService {
         self.timeouts.overall
     }
 
+    /// Shows the certificate to Apple's server, with a request that names no device and holds no code: `HEAD /`. It tells
+    /// whether TLS is set up with this certificate; whether Apple accepts it for an unlock shows only in an unlock
+    /// (unverified, see [`crate::unverified`]).
+    pub async fn test(&self, now: Timestamp) -> Handshake {
+        if self.certificate.expiry_level(now) == ExpiryLevel::Expired {
+            return Handshake::Expired;
+        }
+        // Under TLS 1.3 a refusal arrives after the handshake, so that only an answer shows that there was none.
+        match self.client.head(self.origin.at("/", None)).send().await {
+            Ok(response) => Handshake::Accepted {
+                status: response.status().as_u16(),
+            },
+            Err(error) => {
+                let diagnostic = redaction::diagnostic(words(&error).as_bytes(), false, &[]);
+                match tls_error(&error) {
+                    Some(error) if is_refusal(error) => Handshake::Refused { diagnostic },
+                    _ => Handshake::NotReached { diagnostic },
+                }
+            }
+        }
+    }
+
     /// Calls Apple once. With a certificate that has ended at `now` no call is made: that is a credential outcome, and the
     /// code stays unsent (R13). `now` also dates a `Retry-After` that names a day.
     ///
@@ -189,7 +233,7 @@ impl UnlockService {
                 request_may_have_reached_apple: false,
             };
         }
-        let url = self.origin.at(UNLOCK_PATH, &request.query());
+        let url = self.origin.at(UNLOCK_PATH, Some(&request.query()));
         let body = request.form().to_vec();
         let sent = self
             .client
@@ -334,7 +378,7 @@ mod tests {
         let settings = UnlockSettings::default();
         assert_eq!(settings.origin.to_string(), UNLOCK_ORIGIN);
         assert_eq!(
-            settings.origin.at(UNLOCK_PATH, "serial=A").as_str(),
+            settings.origin.at(UNLOCK_PATH, Some("serial=A")).as_str(),
             "https://deviceservices-external.apple.com/deviceservicesworkers/escrowKeyUnlock?serial=A"
         );
     }
@@ -345,7 +389,7 @@ mod tests {
         let request = UnlockRequest::new(&identity, "Org & Co", "it@example.com", "A-B").unwrap();
         assert_eq!(request.query(), "serial=DMPTEST00001&productType=iPad4%2C1");
         let origin: Origin = "https://127.0.0.1:1".parse().unwrap();
-        let url = origin.at(UNLOCK_PATH, &request.query());
+        let url = origin.at(UNLOCK_PATH, Some(&request.query()));
         assert_eq!(
             url.query(),
             Some("serial=DMPTEST00001&productType=iPad4%2C1"),

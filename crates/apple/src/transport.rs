@@ -104,10 +104,10 @@ impl Origin {
     }
 
     /// The URL of an absolute path here, with a query that is already escaped.
-    pub(crate) fn at(&self, path: &str, query: &str) -> Url {
+    pub(crate) fn at(&self, path: &str, query: Option<&str>) -> Url {
         let mut url = self.0.clone();
         url.set_path(path);
-        url.set_query(Some(query));
+        url.set_query(query);
         url
     }
 }

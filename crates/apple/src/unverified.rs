@@ -55,6 +55,11 @@ pub const CHOICES: &[Choice] = &[
         choice: "the certificate whose topic the code was obtained under is used first",
     },
     Choice {
+        row: "1.13",
+        unknown: "what the server answers to a request without a code, and whether it refuses a bad certificate in TLS already",
+        choice: "a test of a certificate asks HEAD / and reports whether TLS was set up; it never says that an unlock will work",
+    },
+    Choice {
         row: "1b",
         unknown: "what 401 and 403 mean",
         choice: "our certificate is not accepted; no code is blamed, and a person has to mend it",
