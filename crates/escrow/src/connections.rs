@@ -514,6 +514,27 @@ impl Connections<'_> {
             .await
     }
 
+    /// The connections of an organisation, the removed ones too, by name: for rows that name one by its identifier.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_with_removed(&self, permit: &Permit<Read>) -> Result<Vec<ConnectionView>> {
+        let organisation = permit.organisation().clone();
+        self.0
+            .db
+            .read(async move |tx| {
+                tx.fetch_all(
+                    select_connections!("WHERE organisation = $1 ORDER BY name, id"),
+                    params![organisation.as_str()],
+                )
+                .await?
+                .iter()
+                .map(ConnectionView::from_row)
+                .collect()
+            })
+            .await
+    }
+
     /// One connection of an organisation by its name.
     ///
     /// # Errors
