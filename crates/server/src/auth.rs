@@ -114,13 +114,33 @@ impl Caller {
         }
     }
 
+    async fn names_of(&self, app: &App, these: &[OrganisationId]) -> Result<Vec<String>, Problem> {
+        let all = app.escrow.organisations().list(&self.actor).await?;
+        Ok(all
+            .into_iter()
+            .filter(|one| these.contains(&one.id))
+            .map(|one| one.name)
+            .collect())
+    }
+
+    /// Whether there is no choice of organisation: one is named, or the token is of one.
+    pub(crate) fn is_of_one(&self) -> bool {
+        self.named.is_some() || self.actor.scope().organisation().is_some()
+    }
+
+    /// Where a request stands that is about no organisation: the token's own, or all of them.
+    pub(crate) fn anywhere(&self) -> OrganisationId {
+        let own = self.actor.scope().organisation();
+        own.cloned().unwrap_or_else(|| OrganisationId::new("*"))
+    }
+
     /// The organisation of a device (R5): the one named, the token's, or the only one that knows the serial number.
     pub(crate) async fn organisation_of(
         &self,
         app: &App,
         serial: &SerialNumber,
     ) -> Result<OrganisationId, Problem> {
-        if self.named.is_some() || matches!(self.actor.scope(), Scope::One(_)) {
+        if self.is_of_one() {
             return self.organisation(app).await;
         }
         match app.escrow.devices().locate(&self.actor, serial).await? {
@@ -137,12 +157,7 @@ impl Caller {
                 "The device may have been handed on; which organisation's record is meant has to be said.",
             )
             .hint("Add `?organisation=NAME`.")
-            .organisations(
-                organisations
-                    .iter()
-                    .map(|one| one.as_str().to_owned())
-                    .collect(),
-            )),
+            .organisations(self.names_of(app, &organisations).await?)),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::App;
 use crate::http::problem::Problem;
 
 pub(crate) mod api;
+pub(crate) mod extract;
 pub(crate) mod hooks;
 pub(crate) mod problem;
 mod watch;

@@ -1,16 +1,173 @@
-//! The API under `/v1`.
+//! The API under `/v1`, and its description.
 
 use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, get, on};
+use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Required, Response as Described, Type};
+use utoipa::{Modify, OpenApi};
 
 use crate::App;
+use crate::http::problem::Document;
+
+mod audit;
+mod bypass_codes;
+mod codes;
+mod coverage;
+mod devices;
+mod mdm;
+mod me;
+mod organisations;
+mod push_certificates;
+mod shown;
+mod tokens;
+mod unlocks;
+
+/// Every route, once: the router and the description are both made of this list, so that neither can have one that the other has
+/// not. `__path_x` is what `utoipa::path` calls the description of `x`.
+macro_rules! routes {
+    ($($noun:ident: $($handler:ident $described:ident),+;)+) => {
+        #[derive(OpenApi)]
+        #[openapi(
+            info(
+                title = "Lockwarden",
+                version = "1",
+                description = include_str!("api/description.md"),
+                license(name = "Apache-2.0 OR MIT", identifier = "Apache-2.0 OR MIT"),
+            ),
+            paths($($($noun::$handler),+),+),
+            components(schemas(Document)),
+            modifiers(&Everywhere),
+        )]
+        struct Api;
+
+        fn described_routes() -> Router<App> {
+            Router::new()$($(.route(
+                &<$noun::$described as utoipa::Path>::path(),
+                on(method::<$noun::$described>(), $noun::$handler),
+            ))+)+
+        }
+    };
+}
+
+routes! {
+    devices: list __path_list, show __path_show, set __path_set, refresh __path_refresh;
+    codes: reveal __path_reveal, add __path_add;
+    unlocks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;
+    bypass_codes: make_or_read __path_make_or_read;
+    coverage: show __path_show;
+    mdm: list __path_list, add __path_add, show __path_show, change __path_change, remove __path_remove, test __path_test,
+        rotate_secret __path_rotate_secret, retire_previous_secret __path_retire_previous_secret;
+    push_certificates: list __path_list, add __path_add, remove __path_remove, test __path_test;
+    tokens: list __path_list, create __path_create, revoke __path_revoke;
+    organisations: list __path_list, create __path_create, set __path_set;
+    audit: list __path_list;
+    me: show __path_show;
+}
 
 /// The routes of the API, and its description.
 pub(super) fn routes() -> Router<App> {
-    Router::new()
+    described_routes().route("/openapi.json", get(served))
+}
+
+fn method<P: utoipa::Path>() -> MethodFilter {
+    let mut filters = P::methods().into_iter().map(|method| match method {
+        HttpMethod::Get => MethodFilter::GET,
+        HttpMethod::Post => MethodFilter::POST,
+        HttpMethod::Put => MethodFilter::PUT,
+        HttpMethod::Patch => MethodFilter::PATCH,
+        HttpMethod::Delete => MethodFilter::DELETE,
+        _ => unreachable!("no route is of another method"),
+    });
+    let first = filters.next().expect("a route has a method");
+    filters.fold(first, MethodFilter::or)
+}
+
+/// The description, for programs. It needs no token: it is the same everywhere.
+async fn served(_: Request) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], description()).into_response()
 }
 
 /// The description of the API (OpenAPI), as JSON.
 #[must_use]
 pub fn description() -> String {
-    String::new()
+    let mut text = Api::openapi()
+        .to_pretty_json()
+        .expect("the description is plain values");
+    text.push('\n');
+    text
+}
+
+/// What is true of every route: a token is needed, the organisation can be named, and refusals are problem documents.
+struct Everywhere;
+
+impl Modify for Everywhere {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token, `lw_token_...`."))
+            .build();
+        api.components
+            .get_or_insert_default()
+            .add_security_scheme("token", SecurityScheme::Http(token));
+        api.security = Some(vec![SecurityRequirement::new(
+            "token",
+            Vec::<String>::new(),
+        )]);
+        for item in api.paths.paths.values_mut() {
+            for operation in operations(item) {
+                complete(operation);
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem {
+        get,
+        put,
+        post,
+        delete,
+        patch,
+        ..
+    } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
+}
+
+fn complete(operation: &mut Operation) {
+    let organisation = ParameterBuilder::new()
+        .name("organisation")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(
+            "The organisation, by identifier or name, when the token is valid in several.",
+        ))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build();
+    operation
+        .parameters
+        .get_or_insert_default()
+        .push(organisation.into());
+    let problem = || RefOr::T(Content::new(Some(Ref::from_schema_name("Problem"))));
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with('4')
+        {
+            response
+                .content
+                .insert("application/problem+json".to_owned(), problem());
+        }
+    }
+    let mut otherwise = Described::new("A problem: see `type`.");
+    otherwise
+        .content
+        .insert("application/problem+json".to_owned(), problem());
+    operation
+        .responses
+        .responses
+        .insert("default".to_owned(), otherwise.into());
 }

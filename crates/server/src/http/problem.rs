@@ -12,26 +12,37 @@ use utoipa::ToSchema;
 /// Before the name of every `type`.
 pub(crate) const PREFIX: &str = "urn:lockwarden:problem:";
 
-/// Why a request was not carried out.
+/// Why a request was not carried out. Boxed, for it is the rare one of two results.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Problem(Box<Document>);
+
+/// Why a request was not carried out (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Problem {
-    /// Names the problem; stable. `urn:lockwarden:problem:` and a name.
+#[schema(as = Problem)]
+pub(crate) struct Document {
+    /// Names the problem; stable. `urn:lockwarden:problem:` and a name. More may come.
     #[serde(rename = "type")]
+    #[schema(example = "urn:lockwarden:problem:unknown-device")]
     kind: String,
     /// What it is, in a few words; the same for every case of it.
+    #[schema(value_type = String)]
     title: Cow<'static, str>,
     /// The HTTP status.
     status: u16,
     /// What happened in this case.
+    #[schema(value_type = String)]
     detail: Cow<'static, str>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     hint: Option<Cow<'static, str>>,
     /// The unlock that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     unlock: Option<String>,
     /// The organisations to choose from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     organisations: Vec<String>,
 }
 
@@ -43,7 +54,7 @@ impl Problem {
         title: impl Into<Cow<'static, str>>,
         detail: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
+        Self(Box::new(Document {
             kind: format!("{PREFIX}{name}"),
             title: title.into(),
             status: status.as_u16(),
@@ -51,24 +62,24 @@ impl Problem {
             hint: None,
             unlock: None,
             organisations: Vec::new(),
-        }
+        }))
     }
 
     /// What to do about it.
     pub(crate) fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// The unlock that it is about.
     pub(crate) fn unlock(mut self, id: impl Into<String>) -> Self {
-        self.unlock = Some(id.into());
+        self.0.unlock = Some(id.into());
         self
     }
 
     /// The organisations to choose from.
     pub(crate) fn organisations(mut self, organisations: Vec<String>) -> Self {
-        self.organisations = organisations;
+        self.0.organisations = organisations;
         self
     }
 
@@ -80,6 +91,27 @@ impl Problem {
             "The request cannot be read",
             detail,
         )
+    }
+
+    /// The body is larger than any that is taken.
+    pub(crate) fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            "The request is too large",
+            "No request of this API needs so large a body, so it was not read to its end.",
+        )
+    }
+
+    /// The body is not said to be JSON.
+    pub(crate) fn not_json() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "not-json",
+            "The body is not said to be JSON",
+            "The header Content-Type does not name application/json.",
+        )
+        .hint("Send `Content-Type: application/json`.")
     }
 
     /// No token, or one that opens nothing.
@@ -146,7 +178,8 @@ impl From<escrow::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(
