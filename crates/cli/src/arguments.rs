@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, bench, code, db, devices, doctor, init, mdm, push_certificate, reveal, serve, sim,
-    token, unlock,
+    apple, bench, code, coverage, db, devices, doctor, init, mdm, organisations, push_certificate,
+    reveal, serve, sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -48,9 +48,12 @@ pub(crate) enum Commands {
     Devices(devices::DevicesArgs),
     Reveal(reveal::RevealArgs),
     Unlock(unlock::UnlockArgs),
+    Unlocks(unlocks::UnlocksArgs),
+    Coverage(coverage::CoverageArgs),
     Mdm(mdm::MdmArgs),
     PushCertificate(push_certificate::PushCertificateArgs),
     Token(token::TokenArgs),
+    Organisations(organisations::OrganisationsArgs),
 }
 
 /// The commands that talk to a running server. The others work on local files.
@@ -58,6 +61,9 @@ const OF_A_SERVER: &[&str] = &[
     "devices",
     "reveal",
     "unlock",
+    "unlocks",
+    "coverage",
+    "organisations",
     "mdm",
     "push-certificate",
     "token",

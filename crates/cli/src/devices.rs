@@ -1,14 +1,18 @@
 //! `lockwarden devices`: which devices there are, and whether their codes are held.
 
-use activation_lock::device::SerialNumber;
+use std::path::PathBuf;
+
+use activation_lock::device::{Imei, Meid, ProductType, SerialNumber};
 use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::api::{Api, Ask, ServerArgs};
-use crate::show;
 use crate::voice::{DONE, Failure, Outcome, Voice};
+use crate::{secret_file, show};
 
-/// List devices, or show one
+/// List devices, show one, set by hand what is known of it, ask it again
 #[derive(Args)]
 pub(crate) struct DevicesArgs {
     #[command(subcommand)]
@@ -21,6 +25,14 @@ enum DevicesCommand {
     List(ListArgs),
     /// Show one device: what is known of it, its codes (without their texts), its unlocks, what happened
     Show(ShowArgs),
+    /// Set by hand how a device is named to Apple; a device that is not known yet becomes known
+    ///
+    /// What a person sets is not replaced by what the device tells.
+    Set(SetArgs),
+    /// Add a code by hand, such as one from another system; it is kept as it is and tried after the device's own
+    AddCode(AddCodeArgs),
+    /// Have a device asked for its code again
+    Refresh(ShowArgs),
 }
 
 #[derive(Args)]
@@ -55,9 +67,69 @@ struct ShowArgs {
     server: ServerArgs,
 }
 
+#[derive(Args)]
+struct SetArgs {
+    /// The serial number
+    serial: SerialNumber,
+    /// The hardware identifier, such as iPad4,1 (not the model's name)
+    #[arg(long, value_name = "P")]
+    product_type: Option<ProductType>,
+    /// The IMEI of slot one, or the only one
+    #[arg(long, value_name = "N")]
+    imei: Option<Imei>,
+    /// The IMEI of slot two
+    #[arg(long, value_name = "N")]
+    imei2: Option<Imei>,
+    /// The MEID
+    #[arg(long, value_name = "N")]
+    meid: Option<Meid>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args)]
+struct AddCodeArgs {
+    /// The serial number
+    serial: SerialNumber,
+    /// The file with the code; - is standard input
+    #[arg(long, value_name = "FILE")]
+    code_file: PathBuf,
+    /// Who made it
+    #[arg(long, value_name = "WHO", value_parser = ["device", "server", "unknown"], default_value = "unknown")]
+    kind: String,
+    /// Where it comes from
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Serialize)]
+struct ByHand<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product_type: Option<&'a ProductType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imei: Option<&'a Imei>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imei2: Option<&'a Imei>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meid: Option<&'a Meid>,
+}
+
+#[derive(Serialize)]
+struct NewCode<'a> {
+    text: &'a str,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: DevicesArgs, voice: Voice) -> Outcome {
     match args.command {
+        DevicesCommand::Set(args) => set(args, voice).await,
+        DevicesCommand::AddCode(args) => add_code(args, voice).await,
+        DevicesCommand::Refresh(args) => refresh(args, voice).await,
         DevicesCommand::List(args) => list(args, voice).await,
         DevicesCommand::Show(args) => show(args, voice).await,
     }
@@ -106,6 +178,56 @@ async fn show(args: ShowArgs, voice: Voice) -> Outcome {
         .await?
         .json()?;
     voice.data(&device, || page(&device))?;
+    Ok(DONE)
+}
+
+async fn set(args: SetArgs, voice: Voice) -> Outcome {
+    let by_hand = ByHand {
+        product_type: args.product_type.as_ref(),
+        imei: args.imei.as_ref(),
+        imei2: args.imei2.as_ref(),
+        meid: args.meid.as_ref(),
+    };
+    let api = Api::new(&args.server, voice)?;
+    let path = ["devices", args.serial.as_str()];
+    let device = api
+        .ask(Ask::new(Method::PATCH, &path).json(&by_hand)?)
+        .await?
+        .json()?;
+    voice.data(&device, || page(&device))?;
+    Ok(DONE)
+}
+
+async fn add_code(args: AddCodeArgs, voice: Voice) -> Outcome {
+    let text = secret_file::read(&args.code_file, "the file with the code")?;
+    let new = NewCode {
+        text: text.trim_end_matches(['\r', '\n']),
+        kind: &args.kind,
+        note: args.note.as_deref(),
+    };
+    let api = Api::new(&args.server, voice)?;
+    let path = ["devices", args.serial.as_str(), "codes"];
+    let added = api.ask(Ask::post(&path).json(&new)?).await?.json()?;
+    voice.data(&added, || {
+        show::pairs(
+            &added,
+            &[("id", "id"), ("new", "new"), ("written", "shape")],
+        )
+    })?;
+    if let Some(warning) = added.get("warning").and_then(Value::as_str) {
+        voice.talk(format!("warning: {warning}"));
+    }
+    Ok(DONE)
+}
+
+async fn refresh(args: ShowArgs, voice: Voice) -> Outcome {
+    let api = Api::new(&args.server, voice)?;
+    let path = ["devices", args.serial.as_str(), "refresh"];
+    let asked = api.ask(Ask::post(&path)).await?.json()?;
+    if !asked.is_null() {
+        voice.data(&asked, || show::words(&asked).join("\n"))?;
+    }
+    voice.talk("the device is asked; `lockwarden devices show` shows its answer");
     Ok(DONE)
 }
 

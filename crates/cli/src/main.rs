@@ -5,6 +5,7 @@ mod apple;
 mod arguments;
 mod bench;
 mod code;
+mod coverage;
 mod db;
 mod devices;
 mod doctor;
@@ -12,6 +13,7 @@ mod init;
 mod local;
 mod machine;
 mod mdm;
+mod organisations;
 mod owner;
 mod private_file;
 mod push_certificate;
@@ -22,6 +24,7 @@ mod show;
 mod sim;
 mod token;
 mod unlock;
+mod unlocks;
 mod voice;
 
 use std::ffi::OsString;
@@ -50,6 +53,9 @@ fn main() -> ExitCode {
         Commands::Devices(args) => machine::block_on(devices::run(args, voice)),
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),
         Commands::Unlock(args) => machine::block_on(unlock::run(args, voice)),
+        Commands::Unlocks(args) => machine::block_on(unlocks::run(args, voice)),
+        Commands::Coverage(args) => machine::block_on(coverage::run(args, voice)),
+        Commands::Organisations(args) => machine::block_on(organisations::run(args, voice)),
         Commands::Mdm(args) => machine::block_on(mdm::run(args, voice)),
         Commands::PushCertificate(args) => machine::block_on(push_certificate::run(args, voice)),
         Commands::Sim(args) => machine::block_on(sim::run(args, voice)),

@@ -29,6 +29,9 @@ pub(crate) struct UnlockArgs {
     /// Why: kept on record
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// Who it is for, a real person: Apple is told [default: the token's name]
+    #[arg(long, value_name = "WHO")]
+    requester: Option<String>,
     /// Wait until it has ended
     #[arg(long)]
     wait: bool,
@@ -52,6 +55,9 @@ pub(crate) async fn run(args: UnlockArgs, voice: Voice) -> Outcome {
         HEXLOWER.encode(&bytes)
     });
     let mut wish = json!({ "reason": reason });
+    if let Some(requester) = &args.requester {
+        wish["requester"] = requester.as_str().into();
+    }
     if args.insist {
         wish["insist"] = true.into();
     }
@@ -77,14 +83,19 @@ pub(crate) async fn run(args: UnlockArgs, voice: Voice) -> Outcome {
     voice.talk(format!(
         "unlock {id} is queued; it goes on when you leave this"
     ));
-    let ended = watch(&api, id, voice).await?;
+    ended(&api, id, voice).await
+}
+
+/// Watches an unlock to its end, and shows that.
+pub(crate) async fn ended(api: &Api, id: &str, voice: Voice) -> Outcome {
+    let ended = watch(api, id, voice).await?;
     let state = ended
         .get("state")
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
     voice.data(&ended, || {
-        let mut lines = vec![format!("{}: {state}", args.serial)];
+        let mut lines = vec![format!("{}: {state}", show::cell(&ended, "serial"))];
         lines.extend(show::words(&ended));
         lines.join("\n")
     })?;

@@ -1,0 +1,110 @@
+//! `lockwarden unlocks`: unlocks that were asked for.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use crate::api::{Api, Ask, ServerArgs};
+use crate::voice::{DONE, Outcome, Voice};
+use crate::{show, unlock};
+
+/// Show, cancel or continue an unlock that was asked for
+#[derive(Args)]
+pub(crate) struct UnlocksArgs {
+    #[command(subcommand)]
+    command: UnlocksCommand,
+}
+
+#[derive(Subcommand)]
+enum UnlocksCommand {
+    /// Show how it stands, with every attempt
+    Show(NamedArgs),
+    /// Cancel it; an answer of Apple that is on its way wins
+    Cancel(NamedArgs),
+    /// Let one that needs review go on, with new limits and a new deadline
+    Continue(ContinueArgs),
+}
+
+#[derive(Args)]
+struct NamedArgs {
+    /// Its identifier
+    id: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Args)]
+struct ContinueArgs {
+    /// Wait until it has ended; the exit status is then that of `unlock --wait`
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    named: NamedArgs,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: UnlocksArgs, voice: Voice) -> Outcome {
+    match args.command {
+        UnlocksCommand::Show(args) => {
+            let api = Api::new(&args.server, voice)?;
+            tell(
+                &api.ask(Ask::get(&["unlocks", &args.id])).await?.json()?,
+                voice,
+            )
+        }
+        UnlocksCommand::Cancel(args) => {
+            let api = Api::new(&args.server, voice)?;
+            let unlock = api.ask(Ask::delete(&["unlocks", &args.id])).await?.json()?;
+            tell(&unlock, voice)
+        }
+        UnlocksCommand::Continue(args) => {
+            let api = Api::new(&args.named.server, voice)?;
+            let id = args.named.id.as_str();
+            let unlock = api
+                .ask(Ask::post(&["unlocks", id, "continue"]))
+                .await?
+                .json()?;
+            if args.wait {
+                return unlock::ended(&api, id, voice).await;
+            }
+            tell(&unlock, voice)
+        }
+    }
+}
+
+fn tell(unlock: &Value, voice: Voice) -> Outcome {
+    voice.data(unlock, || {
+        let mut text = show::pairs(
+            unlock,
+            &[
+                ("id", "id"),
+                ("serial", "serial"),
+                ("state", "state"),
+                ("reason", "reason"),
+                ("for", "requester"),
+                ("asked by", "requested_by"),
+                ("asked at", "requested_at"),
+                ("deadline", "deadline"),
+                ("ended", "ended_at"),
+            ],
+        );
+        for line in show::words(unlock) {
+            text.push('\n');
+            text.push_str(&line);
+        }
+        let attempts = unlock.get("attempts").map_or(&[][..], show::rows);
+        if !attempts.is_empty() {
+            let columns = &[
+                ("ATTEMPT", "position"),
+                ("OUTCOME", "outcome"),
+                ("STATUS", "status"),
+                ("CODE", "code_kind"),
+                ("CURRENT", "code_current"),
+                ("SENT TO", "recipient"),
+                ("AT", "began_at"),
+            ];
+            text.push_str(&format!("\n\n{}", show::table(columns, attempts)));
+        }
+        text
+    })?;
+    Ok(DONE)
+}
