@@ -98,7 +98,7 @@ impl<'a> Owner<'a> {
         let permit = self.permit::<Connections>(name).await?;
         let key = secret();
         let connections = self.escrow.connections();
-        let base_url = mdm.api_url();
+        let base_url = mdm.url();
         let known = connections
             .get(&self.permit::<Read>(name).await?, name)
             .await?;

@@ -37,7 +37,10 @@ fn r22_the_disk_is_written_between_a_webhook_and_its_200() {
         Some(lines[asked..=asked + answered].to_vec())
     });
     let synced = lines.iter().any(|line| {
-        (line.contains("fdatasync(") || line.contains("fdatasync resumed")) && line.ends_with("= 0")
+        let is_sync = ["fdatasync(", "fdatasync resumed", "fsync(", "fsync resumed"]
+            .iter()
+            .any(|call| line.contains(call));
+        is_sync && line.ends_with("= 0")
     });
     assert!(
         synced,

@@ -146,7 +146,7 @@ impl Installation {
                 "add",
                 CONNECTION,
                 "--mdm-url",
-                &self.mdm.api_url(),
+                &self.mdm.url(),
                 "--api-key-file",
                 &text(&key),
                 "--hmac-secret-file",
