@@ -14,6 +14,8 @@ mod http_client;
 mod micromdm;
 mod nanomdm;
 mod rate;
+#[cfg(test)]
+mod tests;
 
 /// Why a webhook's body cannot be read. Repeats nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -149,6 +151,15 @@ impl Client {
                 nanomdm::unlock(&caller, request).await
             }
             ConnectionKind::MicroMdm => micromdm::unlock(),
+        }
+    }
+
+    /// Whether an MDM that took nothing may be brought commands again. Changes nothing there.
+    pub(crate) async fn is_back(&self, connection: &OpenConnection) -> Result<(), String> {
+        let caller = self.caller(connection);
+        match connection.view.kind {
+            ConnectionKind::NanoMdm | ConnectionKind::NanoHub => nanomdm::is_back(&caller).await,
+            ConnectionKind::MicroMdm => micromdm::is_back(&caller).await,
         }
     }
 

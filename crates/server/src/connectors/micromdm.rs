@@ -13,7 +13,7 @@ use activation_lock::unlock::Outcome;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::http_client::{Body, Caller};
+use super::http_client::{Body, Caller, Failed, Reply};
 use super::{Delegated, Enqueued};
 
 fn path<'a>(caller: &Caller<'a>, call: &[&'a str]) -> Vec<&'a str> {
@@ -59,16 +59,27 @@ struct Devices {
 }
 
 /// Asks for a page of one device.
-pub(super) async fn test(caller: &Caller<'_>) -> Result<String, String> {
+async fn one_device(caller: &Caller<'_>) -> Result<Reply, String> {
     let path = path(caller, &["devices"]);
     let page = br#"{"page":0,"per_page":1}"#.to_vec();
     let reply = caller
         .call(Method::POST, &path, Body::Json(page))
         .await
-        .map_err(|failed| failed.for_people())?;
-    if let Some(why) = caller.takes_nothing(&reply) {
-        return Err(why);
+        .map_err(Failed::for_people)?;
+    match caller.takes_nothing(&reply) {
+        Some(why) => Err(why),
+        None => Ok(reply),
     }
+}
+
+/// Whether commands may be brought again.
+pub(super) async fn is_back(caller: &Caller<'_>) -> Result<(), String> {
+    one_device(caller).await.map(|_| ())
+}
+
+/// Asks for something that needs the key.
+pub(super) async fn test(caller: &Caller<'_>) -> Result<String, String> {
+    let reply = one_device(caller).await?;
     let is_list =
         reply.status == StatusCode::OK && serde_json::from_slice::<Devices>(&reply.body).is_ok();
     if is_list {

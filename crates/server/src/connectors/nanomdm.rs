@@ -39,7 +39,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::http_client::{Body, Caller, Reply, for_people};
+use super::http_client::{Body, Caller, Failed, Reply, for_people};
 use super::{Delegated, DelegatedUnlock, Enqueued, EventError};
 
 /// The longest name of an enrollment that is taken, in bytes. A device's has 25 to 40, a person's channel twice as many.
@@ -306,6 +306,8 @@ struct ApiResult {
     push_error: Option<String>,
     command_error: Option<String>,
     command_uuid: Option<String>,
+    /// In place of all others, where it failed before it looked at the command.
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -356,7 +358,8 @@ pub(super) fn read_enqueued(
     let error = result
         .command_error
         .as_deref()
-        .or(one.and_then(|one| one.command_error.as_deref()));
+        .or(one.and_then(|one| one.command_error.as_deref()))
+        .or(result.error.as_deref());
     if let Some(error) = error.filter(|text| !text.is_empty()) {
         return Some(if is_duplicate(error) {
             Enqueued::Queued
@@ -453,12 +456,30 @@ fn read_unlocked(caller: &Caller<'_>, reply: &Reply) -> Delegated {
     }
 }
 
+/// Has the API refuse a command that is none, so that it looks at our key. Nothing changes.
+async fn offer_nothing(caller: &Caller<'_>) -> Result<Reply, String> {
+    let path = path(caller.connection, &["enqueue", NOBODY]);
+    let reply = caller
+        .call(Method::PUT, &path, Body::Plist(Vec::new()))
+        .await
+        .map_err(Failed::for_people)?;
+    match caller.takes_nothing(&reply) {
+        Some(why) => Err(why),
+        None => Ok(reply),
+    }
+}
+
+/// Whether commands may be brought again.
+pub(super) async fn is_back(caller: &Caller<'_>) -> Result<(), String> {
+    offer_nothing(caller).await.map(|_| ())
+}
+
 #[derive(Deserialize)]
 struct Version {
     version: String,
 }
 
-/// Asks for the version, and has the API refuse a command that is none, so that it looks at our key. Nothing changes.
+/// Asks for the version, which needs no key, and then whether the key is taken.
 pub(super) async fn test(caller: &Caller<'_>) -> Result<String, String> {
     let mut version = match caller.connection.view.kind {
         ConnectionKind::NanoHub => Vec::new(),
@@ -468,20 +489,13 @@ pub(super) async fn test(caller: &Caller<'_>) -> Result<String, String> {
     let reply = caller
         .call(Method::GET, &version, Body::Nothing)
         .await
-        .map_err(|failed| failed.for_people())?;
+        .map_err(Failed::for_people)?;
     let version = serde_json::from_slice::<Version>(&reply.body)
         .ok()
         .filter(|_| reply.status == StatusCode::OK)
         .map(|told| for_people(&told.version));
 
-    let path = path(caller.connection, &["enqueue", NOBODY]);
-    let reply = caller
-        .call(Method::PUT, &path, Body::Plist(Vec::new()))
-        .await
-        .map_err(|failed| failed.for_people())?;
-    if let Some(why) = caller.takes_nothing(&reply) {
-        return Err(why);
-    }
+    let reply = offer_nothing(caller).await?;
     let refuses_the_command = serde_json::from_slice::<ApiResult>(&reply.body)
         .is_ok_and(|result| result.command_error.is_some());
     match version {

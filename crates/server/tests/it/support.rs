@@ -159,11 +159,16 @@ impl Stage {
             settings: self.settings.clone(),
         };
         let running = lifecycle::start(setup).await.unwrap();
+        self.running = Some(running);
+        self.listen();
+    }
+
+    /// Has the MDMs send their webhooks here.
+    pub(crate) fn listen(&self) {
         for (mdm, name, secret) in &self.hooks {
-            let url = format!("{}/v1/hooks/{name}", running.url());
+            let url = format!("{}/v1/hooks/{name}", self.url());
             mdm.set_webhook(Some(Webhook::new(url, Some(secret.as_bytes()))));
         }
-        self.running = Some(running);
     }
 
     /// Stops the server. The fakes go on; their webhooks find nobody.
@@ -226,9 +231,8 @@ impl Stage {
         let mdm = mdm_of(&self.apple, &self.clock, options.flavour).await;
         let permit = self.permit("connection").await;
         let (connection, secret) = connect(self.escrow(), &permit, name, &mdm, &options).await;
-        let url = format!("{}/v1/hooks/{name}", self.url());
-        mdm.set_webhook(Some(Webhook::new(url, Some(secret.as_bytes()))));
         self.hooks.push((mdm.clone(), name.to_owned(), secret));
+        self.listen();
         (mdm, connection)
     }
 
@@ -249,7 +253,9 @@ impl Stage {
 
     /// A device at the first MDM, not enrolled yet.
     pub(crate) fn device(&self, serial: &str, kind: Kind) -> Device {
-        let seed = serial.bytes().map(u64::from).sum();
+        let seed = serial.bytes().fold(7, |seed: u64, byte| {
+            seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte)
+        });
         Device::new(DeviceSpec::new(serial, kind, seed), &self.mdm, &self.apple)
     }
 
@@ -261,8 +267,9 @@ impl Stage {
         device
     }
 
-    /// The device polls until it has told the code it has now, and that is on record.
+    /// A second later the device polls until it has told the code it has now, and that is on record.
     pub(crate) async fn tell_code(&self, device: &Device) {
+        self.clock.advance(Duration::from_secs(1));
         self.until("the device to tell its code", async || {
             device.poll();
             device.has_told_code()

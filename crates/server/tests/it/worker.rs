@@ -1,18 +1,6 @@
-//! What goes on by itself.
+//! What goes on by itself: unlocks, the courier, and the flow of an enrolment, each from end to end.
 
-use sim::Kind;
-
-use crate::support::Stage;
-
-#[tokio::test]
-async fn the_stage_stands() {
-    let mut stage = Stage::new().await;
-    let device = stage.device("SIMTEST00001", Kind::Iphone);
-    device.enrol();
-    stage.mdm.webhooks_settled().await;
-    assert!(stage.find("SIMTEST00001").await.is_some());
-    stage.stop().await;
-    stage.start().await;
-    assert!(stage.find("SIMTEST00001").await.is_some());
-    assert!(!stage.token(&["read"]).await.is_empty());
-}
+mod courier;
+mod enrolment;
+mod rounds;
+mod unlocks;

@@ -1,0 +1,154 @@
+//! What has to be looked at now and then: questions that are due, disputes, counters, old keys, certificates that end.
+
+use std::time::Duration;
+
+use activation_lock::asking::Trigger;
+use activation_lock::time::{DAY, Timestamp};
+use apple::push_certificate::WARNING;
+
+use super::{Pauses, rest, wait_until};
+use crate::App;
+use crate::lifecycle::Shutdown;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// So long after the start the counters are first swept: counting every device is not what a start should wait for.
+const FIRST_SWEEP: Duration = Duration::from_secs(10 * 60);
+/// Enrollments whose next question is planned in one transaction.
+const PLANNED_AT_ONCE: i64 = 500;
+
+/// What is done in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// Questions that are due are put on record (R8).
+    Plan,
+    /// Disputes over a serial number end where one side has fallen silent (R5).
+    SettleDisputes,
+    /// Idempotency keys are forgotten.
+    SweepKeys,
+    /// The counters are compared with what they count.
+    SweepCoverage,
+    /// Push certificates that end soon are logged.
+    WatchCertificates,
+}
+
+/// A task, and when it is next done.
+struct Round {
+    task: Task,
+    every: Duration,
+    due: Timestamp,
+}
+
+impl Round {
+    /// Whether it is time. The clock may have been set back.
+    fn is_due(&self, now: Timestamp) -> bool {
+        now >= self.due || self.due.since(now) > self.every
+    }
+}
+
+/// Goes round until the server is to end.
+pub(super) async fn work(app: App, shutdown: Shutdown) {
+    ask_what_may_be_lost(&app, &shutdown).await;
+    let start = app.now();
+    let round = |task, every, after| Round {
+        task,
+        every,
+        due: start.plus(after),
+    };
+    let mut rounds = [
+        round(Task::Plan, MINUTE, Duration::ZERO),
+        round(Task::WatchCertificates, DAY, Duration::ZERO),
+        round(Task::SettleDisputes, HOUR, MINUTE),
+        round(Task::SweepKeys, HOUR, MINUTE),
+        round(Task::SweepCoverage, DAY, FIRST_SWEEP),
+    ];
+    while !shutdown.is_requested() {
+        for round in &mut rounds {
+            if !round.is_due(app.now()) {
+                continue;
+            }
+            if let Err(error) = perform(round.task, &app, &shutdown).await {
+                tracing::error!(%error, task = ?round.task, "a task of the house failed; it is done again in its next round");
+            }
+            round.due = app.now().plus(round.every);
+        }
+        let now = app.now();
+        let next = rounds.iter().map(|round| wait_until(now, round.due)).min();
+        tokio::select! {
+            () = app.clock.sleep(next.unwrap_or(MINUTE)) => {}
+            () = app.escrow.asks_woken() => rounds[0].due = app.now(),
+            () = shutdown.requested() => {}
+        }
+    }
+}
+
+/// While we were down, answers may have been lost: nobody sends them again (R8). How long that was is not known, so those
+/// with a question pending are asked again, and only those; a device that was set up anew meanwhile shows it in its next
+/// answer.
+async fn ask_what_may_be_lost(app: &App, shutdown: &Shutdown) {
+    let commands = app.escrow.commands();
+    let mut pauses = Pauses::new();
+    while let Err(error) = commands.ask_all(None, Trigger::Downtime, false).await {
+        tracing::error!(%error, "devices whose answers may be lost cannot be asked again now; it is tried again");
+        if rest(app, shutdown, pauses.next()).await {
+            return;
+        }
+    }
+}
+
+async fn perform(task: Task, app: &App, shutdown: &Shutdown) -> escrow::Result<()> {
+    match task {
+        Task::Plan => {
+            let full = usize::try_from(PLANNED_AT_ONCE).unwrap_or(usize::MAX);
+            let commands = app.escrow.commands();
+            while commands.plan_due(PLANNED_AT_ONCE).await? >= full && !shutdown.is_requested() {}
+        }
+        Task::SettleDisputes => {
+            let settled = app.escrow.enrollments().settle_disputes().await?;
+            if settled > 0 {
+                tracing::info!(
+                    settled,
+                    "disputes over serial numbers ended: one side fell silent"
+                );
+            }
+        }
+        Task::SweepKeys => {
+            app.escrow.operations().sweep_idempotency_keys().await?;
+        }
+        Task::SweepCoverage => {
+            app.escrow.coverage().sweep().await?;
+        }
+        Task::WatchCertificates => watch_certificates(app).await?,
+    }
+    Ok(())
+}
+
+async fn watch_certificates(app: &App) -> escrow::Result<()> {
+    let now = app.now();
+    for certificate in app.escrow.push_certificates().all_current().await? {
+        let (topic, left) = (&certificate.topic, certificate.not_after.since(now));
+        if left.is_zero() {
+            tracing::error!(
+                topic,
+                "a push certificate has expired: no unlock can be made with it; renew it with the same Apple Account, so that the topic stays"
+            );
+        } else if left <= WARNING {
+            tracing::warn!(
+                topic,
+                days = left.as_secs() / DAY.as_secs(),
+                "a push certificate ends soon; renew it with the same Apple Account, so that the topic stays"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Has webhooks read their connections anew as soon as one has changed.
+pub(super) async fn watch_connections(app: App, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = app.escrow.connections_woken() => app.hooks.forget(),
+            () = shutdown.requested() => return,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What is looked at now and then.
+
+use std::time::Duration;
+
+use escrow::commands::CommandState;
+use sim::Kind;
+use sim::nanomdm::Delivery;
+
+use crate::support::{Stage, in_time};
+
+const SERIAL: &str = "SIMTEST00001";
+
+#[tokio::test]
+async fn r8_after_a_start_those_with_a_question_pending_are_asked_again() {
+    let mut stage = Stage::new().await;
+    let told = stage.enrolled("SIMTEST00002", Kind::IpadWifi).await;
+    let device = stage.device(SERIAL, Kind::IpadWifi);
+    device.enrol();
+    let id = device.enrollment_id();
+    stage
+        .mdm
+        .wait_for_command(&id, "ActivationLockBypassCode")
+        .await;
+    stage.mdm.wait_for_command(&id, "DeviceInformation").await;
+    stage
+        .until("the commands to be on record as queued", async || {
+            let commands = stage.view(SERIAL).await.commands;
+            commands.len() == 2 && commands.iter().all(|c| c.state == CommandState::Queued)
+        })
+        .await;
+    stage.stop().await;
+    // The answers are lost: nobody listens.
+    device.poll();
+    stage.mdm.webhooks_settled().await;
+    stage.clock.advance(Duration::from_secs(60));
+    let before = stage.mdm.commands().count();
+    stage.start().await;
+    stage
+        .mdm
+        .commands()
+        .wait_for("the question to be asked again", |commands| {
+            let asked = |c: &&sim::nanomdm::CommandQueued| {
+                c.id == id && c.request_type == "ActivationLockBypassCode"
+            };
+            commands.iter().filter(asked).count() == 2
+        })
+        .await;
+    stage.tell_code(&device).await;
+    stage
+        .until("the code to be held", async || {
+            device.poll();
+            stage.mdm.webhooks_settled().await;
+            stage.view(SERIAL).await.codes.len() == 1
+        })
+        .await;
+    let later = stage
+        .mdm
+        .commands()
+        .all()
+        .split_off(usize::try_from(before).unwrap());
+    assert!(
+        later
+            .iter()
+            .all(|command| command.id != told.enrollment_id())
+    );
+}
+
+#[tokio::test]
+async fn a_removed_connection_s_webhook_is_refused_at_once() {
+    let stage = Stage::new().await;
+    let device = stage.enrolled(SERIAL, Kind::IpadWifi).await;
+    let permit = stage.permit("connection").await;
+    let connections = stage.escrow().connections();
+    connections.remove(&permit, "mdm").await.unwrap().unwrap();
+    stage
+        .until("the webhook to be refused", async || {
+            device.poll();
+            stage.mdm.webhooks_settled().await;
+            let sent = stage.mdm.webhooks().all();
+            sent.last()
+                .is_some_and(|last| last.delivery == Delivery::Answered(401))
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_server_with_nothing_to_do_stops_at_once() {
+    let mut stage = Stage::new().await;
+    in_time("the stop", stage.stop()).await;
+}
