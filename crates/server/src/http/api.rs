@@ -6,8 +6,8 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, get, on};
 use utoipa::openapi::path::{HttpMethod, Operation, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Required, Response as Described, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Required, Response as Answer, Type};
 use utoipa::{Modify, OpenApi};
 
 use crate::App;
@@ -105,69 +105,71 @@ pub fn description() -> String {
 /// What is true of every route: a token is needed, the organisation can be named, and refusals are problem documents.
 struct Everywhere;
 
+const PROBLEM: &str = "application/problem+json";
+
 impl Modify for Everywhere {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("A token, `lw_token_...`."))
+            .description(Some(
+                "A token, `lw_token_...`. The words beside it are the permissions it needs.",
+            ))
             .build();
-        api.components
-            .get_or_insert_default()
-            .add_security_scheme("token", SecurityScheme::Http(token));
-        api.security = Some(vec![SecurityRequirement::new(
-            "token",
-            Vec::<String>::new(),
-        )]);
+        let organisation = ParameterBuilder::new()
+            .name("organisation")
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(
+                "The organisation, by identifier or name, when the token is valid in several.",
+            ))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .build();
+        let mut otherwise = Answer::new("A problem: see `type`.");
+        otherwise.content.insert(PROBLEM.to_owned(), problem());
+        let shared = api.components.get_or_insert_default();
+        shared.add_security_scheme("token", SecurityScheme::Http(token));
+        shared
+            .parameters
+            .insert("organisation".to_owned(), organisation.into());
+        shared
+            .responses
+            .insert("Problem".to_owned(), otherwise.into());
         for item in api.paths.paths.values_mut() {
-            for operation in operations(item) {
+            let PathItem {
+                get,
+                put,
+                post,
+                delete,
+                patch,
+                ..
+            } = item;
+            for operation in [get, put, post, delete, patch].into_iter().flatten() {
                 complete(operation);
             }
         }
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem {
-        get,
-        put,
-        post,
-        delete,
-        patch,
-        ..
-    } = item;
-    [get, put, post, delete, patch].into_iter().flatten()
-}
-
 fn complete(operation: &mut Operation) {
-    let organisation = ParameterBuilder::new()
-        .name("organisation")
-        .parameter_in(ParameterIn::Query)
-        .required(Required::False)
-        .description(Some(
-            "The organisation, by identifier or name, when the token is valid in several.",
-        ))
-        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-        .build();
+    let organisation = RefOr::Ref(Ref::new("#/components/parameters/organisation"));
     operation
         .parameters
         .get_or_insert_default()
-        .push(organisation.into());
-    let problem = || RefOr::T(Content::new(Some(Ref::from_schema_name("Problem"))));
-    for (status, response) in &mut operation.responses.responses {
+        .push(organisation);
+    let responses = &mut operation.responses.responses;
+    for (status, response) in &mut *responses {
         if let RefOr::T(response) = response
             && status.starts_with('4')
         {
-            response
-                .content
-                .insert("application/problem+json".to_owned(), problem());
+            response.content.insert(PROBLEM.to_owned(), problem());
         }
     }
-    let mut otherwise = Described::new("A problem: see `type`.");
-    otherwise
-        .content
-        .insert("application/problem+json".to_owned(), problem());
-    operation
-        .responses
-        .responses
-        .insert("default".to_owned(), otherwise.into());
+    responses.insert(
+        "default".to_owned(),
+        RefOr::Ref(Ref::from_response_name("Problem")),
+    );
+}
+
+fn problem() -> RefOr<Content> {
+    RefOr::T(Content::new(Some(Ref::from_schema_name("Problem"))))
 }

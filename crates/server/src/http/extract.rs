@@ -168,12 +168,12 @@ impl Body {
         serde_json::from_slice(&self.bytes).map_err(|error| unreadable(&error))
     }
 
-    /// The same, where no body means that nothing is said.
+    /// The same, where no body, or null, means that nothing is said.
     pub(crate) fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
         if self.bytes.is_empty() {
             return Ok(T::default());
         }
-        self.json()
+        self.json::<Option<T>>().map(Option::unwrap_or_default)
     }
 }
 

@@ -120,6 +120,7 @@ impl Said {
     path = "/v1/audit",
     tag = "audit",
     operation_id = "list_audit",
+    security(("token" = ["admin"])),
     params(ListQuery),
     responses((status = 200, description = "One page.", body = Page<Entry>))
 )]

@@ -88,6 +88,7 @@ fn read(given: Given, app: &App) -> Result<BypassCode, Problem> {
     path = "/v1/bypass-codes",
     tag = "codes",
     operation_id = "make_or_read_code",
+    security(("token" = ["read"])),
     request_body(content = Option<Given>, description = "May be left out."),
     responses(
         (status = 200, description = "The code.", body = Forms<'_>),

@@ -98,6 +98,7 @@ struct RevealedCode<'a> {
     path = "/v1/devices/{serial}/reveal",
     tag = "codes",
     operation_id = "reveal_codes",
+    security(("token" = ["reveal", "read"])),
     params(("serial" = String, Path, description = "The serial number.")),
     request_body = Why,
     responses(
@@ -208,6 +209,7 @@ pub(super) struct Added {
     path = "/v1/devices/{serial}/codes",
     tag = "codes",
     operation_id = "add_code",
+    security(("token" = ["edit"])),
     params(("serial" = String, Path, description = "The serial number.")),
     request_body = TypedText,
     responses(

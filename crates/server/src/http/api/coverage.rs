@@ -33,6 +33,7 @@ pub(super) struct Coverage {
     path = "/v1/coverage",
     tag = "devices",
     operation_id = "show_coverage",
+    security(("token" = ["read"])),
     responses((status = 200, description = "The counts.", body = Coverage))
 )]
 pub(super) async fn show(

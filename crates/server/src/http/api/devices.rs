@@ -120,6 +120,7 @@ impl DeviceRow {
     path = "/v1/devices",
     tag = "devices",
     operation_id = "list_devices",
+    security(("token" = ["read"])),
     params(ListQuery),
     responses((status = 200, description = "One page.", body = Page<DeviceRow>))
 )]
@@ -504,6 +505,7 @@ impl From<UnlockSummary> for UnlockRow {
 
 /// One line of a device's timeline.
 #[derive(Serialize, ToSchema)]
+#[schema(as = TimelineEntry)]
 struct TimelineRow {
     at: Moment,
     /// A stable word, such as `code.observed`. More may come.
@@ -588,6 +590,7 @@ async fn page(
     path = "/v1/devices/{serial}",
     tag = "devices",
     operation_id = "show_device",
+    security(("token" = ["read"])),
     params(("serial" = String, Path, description = "The serial number.")),
     responses(
         (status = 200, description = "The device.", body = Device),
@@ -631,6 +634,7 @@ pub(super) struct ByHand {
     path = "/v1/devices/{serial}",
     tag = "devices",
     operation_id = "set_device",
+    security(("token" = ["edit", "read"])),
     params(("serial" = String, Path, description = "The serial number.")),
     request_body = ByHand,
     responses((status = 200, description = "The device as it is now.", body = Device))
@@ -683,6 +687,7 @@ pub(super) struct Asked {
     path = "/v1/devices/{serial}/refresh",
     tag = "devices",
     operation_id = "refresh_device",
+    security(("token" = ["refresh"])),
     params(("serial" = String, Path, description = "The serial number.")),
     responses(
         (status = 202, description = "The question is on its way.", body = Asked),

@@ -299,6 +299,7 @@ fn subject(name: &str) -> String {
     path = "/v1/mdm",
     tag = "mdm",
     operation_id = "list_mdms",
+    security(("token" = ["read"])),
     responses((status = 200, description = "All of them; there is one page.", body = Page<Mdm>))
 )]
 pub(super) async fn list(
@@ -322,6 +323,7 @@ pub(super) async fn list(
     path = "/v1/mdm",
     tag = "mdm",
     operation_id = "add_mdm",
+    security(("token" = ["connections"])),
     request_body = NewMdm,
     responses(
         (status = 201, description = "It is connected.", body = Made<'_>),
@@ -407,6 +409,7 @@ fn unlock_via(given: Option<&str>) -> Result<Option<UnlockVia>, Problem> {
     path = "/v1/mdm/{name}",
     tag = "mdm",
     operation_id = "show_mdm",
+    security(("token" = ["read"])),
     params(("name" = String, Path, description = "Its name.")),
     responses((status = 200, description = "The connection.", body = Mdm), (status = 404, description = "`unknown-connection`"))
 )]
@@ -437,6 +440,7 @@ pub(super) async fn show(
     path = "/v1/mdm/{name}",
     tag = "mdm",
     operation_id = "change_mdm",
+    security(("token" = ["connections"])),
     params(("name" = String, Path, description = "Its name.")),
     request_body = Change,
     responses(
@@ -482,6 +486,7 @@ pub(super) async fn change(
     path = "/v1/mdm/{name}",
     tag = "mdm",
     operation_id = "remove_mdm",
+    security(("token" = ["connections"])),
     params(("name" = String, Path, description = "Its name.")),
     responses((status = 204, description = "It is disconnected."), (status = 404, description = "`unknown-connection`"))
 )]
@@ -510,6 +515,7 @@ pub(super) async fn remove(
     path = "/v1/mdm/{name}/test",
     tag = "mdm",
     operation_id = "test_mdm",
+    security(("token" = ["connections", "read"])),
     params(("name" = String, Path, description = "Its name.")),
     responses((status = 200, description = "What was found, good or bad.", body = Tested), (status = 404, description = "`unknown-connection`"))
 )]
@@ -562,6 +568,7 @@ pub(super) async fn test(
     path = "/v1/mdm/{name}/rotate-secret",
     tag = "mdm",
     operation_id = "rotate_mdm_secret",
+    security(("token" = ["connections", "read"])),
     params(("name" = String, Path, description = "Its name.")),
     request_body(content = Option<NewSecret>, description = "May be left out."),
     responses((status = 200, description = "The new secret.", body = Rotated<'_>), (status = 404, description = "`unknown-connection`"))
@@ -618,6 +625,7 @@ pub(super) async fn rotate_secret(
     path = "/v1/mdm/{name}/retire-previous-secret",
     tag = "mdm",
     operation_id = "retire_mdm_secret",
+    security(("token" = ["connections"])),
     params(("name" = String, Path, description = "Its name.")),
     responses((status = 204, description = "Only the newest secret is accepted."), (status = 404, description = "`unknown-connection`"))
 )]

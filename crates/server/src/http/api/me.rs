@@ -47,6 +47,7 @@ struct Named {
     path = "/v1/me",
     tag = "tokens",
     operation_id = "show_me",
+    security(("token" = [])),
     responses((status = 200, description = "Who asks.", body = Me))
 )]
 pub(super) async fn show(State(app): State<App>, caller: Caller) -> Result<Json<Me>, Problem> {

@@ -65,6 +65,7 @@ pub(super) struct Policy {
     path = "/v1/organisations",
     tag = "organisations",
     operation_id = "list_organisations",
+    security(("token" = ["admin"])),
     responses((status = 200, description = "All of them; there is one page.", body = Page<Organisation>))
 )]
 pub(super) async fn list(
@@ -87,6 +88,7 @@ pub(super) async fn list(
     path = "/v1/organisations",
     tag = "organisations",
     operation_id = "create_organisation",
+    security(("token" = ["admin"])),
     request_body = NewOrganisation,
     responses(
         (status = 201, description = "It is made.", body = Organisation),
@@ -131,6 +133,7 @@ pub(super) async fn create(
     path = "/v1/organisations/{id}",
     tag = "organisations",
     operation_id = "set_organisation",
+    security(("token" = ["admin"])),
     params(("id" = String, Path, description = "Its identifier, or its name.")),
     request_body = Policy,
     responses(

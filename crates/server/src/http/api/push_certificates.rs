@@ -104,6 +104,7 @@ fn subject(id: &str) -> String {
     path = "/v1/push-certificates",
     tag = "push certificates",
     operation_id = "list_push_certificates",
+    security(("token" = ["read"])),
     responses((status = 200, description = "All of them; there is one page.", body = Page<Certificate>))
 )]
 pub(super) async fn list(
@@ -132,6 +133,7 @@ pub(super) async fn list(
     path = "/v1/push-certificates",
     tag = "push certificates",
     operation_id = "add_push_certificate",
+    security(("token" = ["connections"])),
     request_body = NewCertificate,
     responses(
         (status = 201, description = "It is kept.", body = Certificate),
@@ -177,6 +179,7 @@ pub(super) async fn add(
     path = "/v1/push-certificates/{id}",
     tag = "push certificates",
     operation_id = "remove_push_certificate",
+    security(("token" = ["connections"])),
     params(("id" = String, Path, description = "Its identifier.")),
     responses((status = 204, description = "It is removed."), (status = 404, description = "`unknown-push-certificate`"))
 )]
@@ -206,6 +209,7 @@ pub(super) async fn remove(
     path = "/v1/push-certificates/{id}/test",
     tag = "push certificates",
     operation_id = "test_push_certificate",
+    security(("token" = ["connections"])),
     params(("id" = String, Path, description = "Its identifier.")),
     responses((status = 200, description = "What was found, good or bad.", body = Tested), (status = 404, description = "`unknown-push-certificate`"))
 )]

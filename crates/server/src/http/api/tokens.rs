@@ -99,6 +99,7 @@ pub(super) struct NewToken {
     path = "/v1/tokens",
     tag = "tokens",
     operation_id = "list_tokens",
+    security(("token" = ["admin"])),
     responses((status = 200, description = "All of them; there is one page.", body = Page<Token>))
 )]
 pub(super) async fn list(
@@ -123,6 +124,7 @@ pub(super) async fn list(
     path = "/v1/tokens",
     tag = "tokens",
     operation_id = "create_token",
+    security(("token" = ["admin"])),
     request_body = NewToken,
     responses(
         (status = 201, description = "It is valid from now on.", body = Made<'_>),
@@ -197,6 +199,7 @@ fn permissions(scopes: &[String]) -> Result<Permissions, Problem> {
     path = "/v1/tokens/{id}",
     tag = "tokens",
     operation_id = "revoke_token",
+    security(("token" = ["admin"])),
     params(("id" = String, Path, description = "Its identifier.")),
     responses(
         (status = 204, description = "It opens nothing any more."),

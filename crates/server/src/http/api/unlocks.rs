@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use escrow::operations::{
     AttemptView, Cancelled, Enqueued, Key, NewUnlock, OperationView, Resumed,
 };
-use escrow::permit::{OrganisationId, Permit, Read, Unlock as UnlockRight};
+use escrow::permit::{OrganisationId, Permission, Permit, Read, Unlock as UnlockRight};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -276,6 +276,7 @@ pub(super) struct Wish {
     path = "/v1/devices/{serial}/unlock",
     tag = "unlocks",
     operation_id = "request_unlock",
+    security(("token" = ["unlock"])),
     params(
         ("serial" = String, Path, description = "The serial number."),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes asking twice harmless, for seven days: the same key \
@@ -412,7 +413,7 @@ fn unknown() -> Problem {
 
 /// The organisation of an unlock: the one named, the token's, or the one of those within reach that has it.
 async fn organisation_of(app: &App, caller: &Caller, id: &str) -> Result<OrganisationId, Problem> {
-    if caller.is_of_one() {
+    if caller.is_of_one() || !caller.actor.permissions().allow(Permission::Read) {
         return caller.organisation(app).await;
     }
     let mut all = app.escrow.organisations().list(&caller.actor).await?;
@@ -425,6 +426,7 @@ async fn organisation_of(app: &App, caller: &Caller, id: &str) -> Result<Organis
             return Ok(organisation.id.clone());
         }
     }
+    // None has it, so that each is as good for saying so.
     match all.pop() {
         Some(any) => Ok(any.id),
         None => caller.organisation(app).await,
@@ -441,6 +443,7 @@ fn subject(id: &str) -> String {
     path = "/v1/unlocks/{id}",
     tag = "unlocks",
     operation_id = "show_unlock",
+    security(("token" = ["read"])),
     params(("id" = String, Path, description = "Its identifier.")),
     responses((status = 200, description = "The unlock.", body = Unlock), (status = 404, description = "`unknown-unlock`"))
 )]
@@ -469,6 +472,7 @@ pub(super) async fn show(
     path = "/v1/unlocks/{id}",
     tag = "unlocks",
     operation_id = "cancel_unlock",
+    security(("token" = ["unlock"])),
     params(("id" = String, Path, description = "Its identifier.")),
     responses(
         (status = 200, description = "It has ended, by this or before it.", body = Unlock),
@@ -499,6 +503,7 @@ pub(super) async fn cancel(
     path = "/v1/unlocks/{id}/continue",
     tag = "unlocks",
     operation_id = "continue_unlock",
+    security(("token" = ["unlock"])),
     params(("id" = String, Path, description = "Its identifier.")),
     responses(
         (status = 202, description = "It stands in the queue again.", body = Unlock,
@@ -553,6 +558,7 @@ pub(super) struct ListQuery {
     path = "/v1/devices/{serial}/unlocks",
     tag = "unlocks",
     operation_id = "list_unlocks",
+    security(("token" = ["read"])),
     params(("serial" = String, Path, description = "The serial number."), ListQuery),
     responses(
         (status = 200, description = "The newest; there is one page.", body = Page<Unlock>),
