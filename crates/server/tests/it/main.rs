@@ -1,6 +1,7 @@
 //! The server, tested from outside: against the fakes, over real HTTP and mutual TLS.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod api;
 mod connectors;
 mod support;
 mod worker;

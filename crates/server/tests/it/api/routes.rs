@@ -1,0 +1,271 @@
+//! Every route is walked: without a token, with one that lacks a permission, with exactly those it needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use escrow::permit::{Permission, Permissions, Scope};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::api::{Client, token_of};
+use crate::support::Stage;
+
+/// Method, path as described, an address of it where there is nothing, and the permissions it needs.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+);
+
+const DEVICE: &str = "/v1/devices/{serial}";
+
+const TABLE: &[Row] = &[
+    ("GET", "/v1/devices", "/v1/devices", &["read"]),
+    ("GET", DEVICE, "/v1/devices/NOSUCHDEVICE", &["read"]),
+    (
+        "PATCH",
+        DEVICE,
+        "/v1/devices/NOSUCHDEVICE",
+        &["edit", "read"],
+    ),
+    (
+        "POST",
+        "/v1/devices/{serial}/refresh",
+        "/v1/devices/NOSUCHDEVICE/refresh",
+        &["refresh"],
+    ),
+    (
+        "POST",
+        "/v1/devices/{serial}/reveal",
+        "/v1/devices/NOSUCHDEVICE/reveal",
+        &["reveal", "read"],
+    ),
+    (
+        "POST",
+        "/v1/devices/{serial}/codes",
+        "/v1/devices/NOSUCHDEVICE/codes",
+        &["edit"],
+    ),
+    (
+        "POST",
+        "/v1/devices/{serial}/unlock",
+        "/v1/devices/NOSUCHDEVICE/unlock",
+        &["unlock"],
+    ),
+    (
+        "GET",
+        "/v1/devices/{serial}/unlocks",
+        "/v1/devices/NOSUCHDEVICE/unlocks",
+        &["read"],
+    ),
+    ("GET", "/v1/unlocks/{id}", "/v1/unlocks/none", &["read"]),
+    (
+        "DELETE",
+        "/v1/unlocks/{id}",
+        "/v1/unlocks/none",
+        &["unlock"],
+    ),
+    (
+        "POST",
+        "/v1/unlocks/{id}/continue",
+        "/v1/unlocks/none/continue",
+        &["unlock"],
+    ),
+    ("POST", "/v1/bypass-codes", "/v1/bypass-codes", &["read"]),
+    ("GET", "/v1/coverage", "/v1/coverage", &["read"]),
+    ("GET", "/v1/mdm", "/v1/mdm", &["read"]),
+    ("POST", "/v1/mdm", "/v1/mdm", &["connections"]),
+    ("GET", "/v1/mdm/{name}", "/v1/mdm/none", &["read"]),
+    ("PATCH", "/v1/mdm/{name}", "/v1/mdm/none", &["connections"]),
+    ("DELETE", "/v1/mdm/{name}", "/v1/mdm/none", &["connections"]),
+    (
+        "POST",
+        "/v1/mdm/{name}/test",
+        "/v1/mdm/none/test",
+        &["connections", "read"],
+    ),
+    (
+        "POST",
+        "/v1/mdm/{name}/rotate-secret",
+        "/v1/mdm/none/rotate-secret",
+        &["connections", "read"],
+    ),
+    (
+        "POST",
+        "/v1/mdm/{name}/retire-previous-secret",
+        "/v1/mdm/none/retire-previous-secret",
+        &["connections"],
+    ),
+    (
+        "GET",
+        "/v1/push-certificates",
+        "/v1/push-certificates",
+        &["read"],
+    ),
+    (
+        "POST",
+        "/v1/push-certificates",
+        "/v1/push-certificates",
+        &["connections"],
+    ),
+    (
+        "DELETE",
+        "/v1/push-certificates/{id}",
+        "/v1/push-certificates/none",
+        &["connections"],
+    ),
+    (
+        "POST",
+        "/v1/push-certificates/{id}/test",
+        "/v1/push-certificates/none/test",
+        &["connections"],
+    ),
+    ("GET", "/v1/tokens", "/v1/tokens", &["admin"]),
+    ("POST", "/v1/tokens", "/v1/tokens", &["admin"]),
+    ("DELETE", "/v1/tokens/{id}", "/v1/tokens/none", &["admin"]),
+    ("GET", "/v1/organisations", "/v1/organisations", &["admin"]),
+    ("POST", "/v1/organisations", "/v1/organisations", &["admin"]),
+    (
+        "PATCH",
+        "/v1/organisations/{id}",
+        "/v1/organisations/none",
+        &["admin"],
+    ),
+    ("GET", "/v1/audit", "/v1/audit", &["admin"]),
+    ("GET", "/v1/me", "/v1/me", &[]),
+];
+
+fn method(name: &str) -> Method {
+    name.parse().unwrap()
+}
+
+fn permissions(names: &BTreeSet<&str>) -> Permissions {
+    let all = Permission::ALL.iter().copied();
+    Permissions::of(
+        &all.filter(|p| names.contains(p.as_str()))
+            .collect::<Vec<_>>(),
+    )
+}
+
+#[test]
+fn the_table_has_every_described_route_with_its_permissions_and_no_other() {
+    let description: Value = serde_json::from_str(&server::description()).unwrap();
+    let mut described = BTreeMap::new();
+    for (path, item) in description["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let needed = operation["security"][0]["token"].as_array().unwrap();
+            let needed: BTreeSet<_> = needed
+                .iter()
+                .map(|p| p.as_str().unwrap().to_owned())
+                .collect();
+            described.insert((path.clone(), method.to_uppercase()), needed);
+        }
+    }
+    let table: BTreeMap<_, _> = TABLE
+        .iter()
+        .map(|(method, path, _, needed)| {
+            let needed: BTreeSet<_> = needed.iter().map(|p| (*p).to_owned()).collect();
+            (((*path).to_owned(), (*method).to_owned()), needed)
+        })
+        .collect();
+    assert_eq!(table.len(), TABLE.len(), "a route stands there twice");
+    assert_eq!(table, described);
+}
+
+#[tokio::test]
+async fn every_route_refuses_who_has_no_valid_token() {
+    let stage = Stage::new().await;
+    let valid = stage.token(&["read"]).await;
+    let mistyped = valid.replace("lw_token_", "lw_tokem_");
+    let revoked = {
+        let admin = Client::with(&stage, &["admin", "read"]).await;
+        let made = admin
+            .post(
+                "/v1/tokens",
+                serde_json::json!({ "name": "x", "scopes": ["read", "admin"] }),
+            )
+            .await;
+        let (id, token) = (made.json()["id"].clone(), made.json()["token"].clone());
+        admin
+            .delete(&format!("/v1/tokens/{}", id.as_str().unwrap()))
+            .await;
+        token.as_str().unwrap().to_owned()
+    };
+    for (name, _, path, _) in TABLE {
+        for token in ["", &mistyped, &revoked] {
+            let answer = Client::new(&stage, token)
+                .ask(method(name), path, None)
+                .await;
+            assert_eq!(
+                answer.refusal(),
+                (401, "unauthenticated".to_owned()),
+                "{name} {path}"
+            );
+            assert_eq!(
+                answer.header("www-authenticate"),
+                Some("Bearer"),
+                "{name} {path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_refuses_who_lacks_a_permission_and_that_is_on_record() {
+    let stage = Stage::new().await;
+    let all: BTreeSet<_> = Permission::ALL.iter().map(|p| p.as_str()).collect();
+    let mut without = BTreeMap::new();
+    for lacking in &all {
+        let has: BTreeSet<_> = all.iter().copied().filter(|p| p != lacking).collect();
+        let token = token_of(&stage, Scope::All, permissions(&has)).await;
+        without.insert(*lacking, Client::new(&stage, &token));
+    }
+    let mut refused = 0;
+    for (name, _, path, needed) in TABLE {
+        for lacking in *needed {
+            let answer = without[lacking].ask(method(name), path, None).await;
+            assert_eq!(
+                answer.refusal(),
+                (403, "forbidden".to_owned()),
+                "{name} {path} without {lacking}"
+            );
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains(&format!("`{lacking}`")), "{detail}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= TABLE.len());
+    let admin = Client::with(&stage, &["admin"]).await;
+    let rows = admin.get("/v1/audit?action=refused&limit=500").await.json();
+    let rows = rows["items"].as_array().unwrap();
+    assert!(
+        rows.iter()
+            .any(|row| row["result"] == "no_permission" && row["subject"] == "device NOSUCHDEVICE")
+    );
+}
+
+#[tokio::test]
+async fn no_route_asks_for_more_than_it_says() {
+    let stage = Stage::new().await;
+    for (name, _, path, needed) in TABLE {
+        let token = token_of(
+            &stage,
+            Scope::All,
+            permissions(&needed.iter().copied().collect()),
+        )
+        .await;
+        let answer = Client::new(&stage, &token)
+            .ask(method(name), path, None)
+            .await;
+        assert!(
+            ![401, 403, 405, 500, 503].contains(&answer.status),
+            "{name} {path}: {answer:?}"
+        );
+        if answer.status == 404 {
+            assert!(
+                answer.problem().starts_with("unknown-"),
+                "{name} {path}: {answer:?}"
+            );
+        }
+    }
+}
