@@ -18,6 +18,7 @@ pub mod bypass_code;
 pub mod codes;
 pub mod device;
 pub mod explain;
+pub mod fuzzing;
 pub mod guard;
 pub mod observation;
 pub mod time;
