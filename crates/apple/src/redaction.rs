@@ -155,7 +155,9 @@ fn add_bytes(needles: &mut Vec<String>, bytes: &[u8]) {
         let whole = shifted.len() * 8 / 6;
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
             let mut encoded = engine.encode(&shifted);
-            let own = &encoded[(offset * 8).div_ceil(6)..whole];
+            let own = encoded
+                .get((offset * 8).div_ceil(6)..whole)
+                .unwrap_or_default();
             if own.len() >= TELLING {
                 needles.push(own.to_owned());
             }
