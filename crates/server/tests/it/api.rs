@@ -168,3 +168,14 @@ pub(crate) async fn another_organisation(stage: &Stage, name: &str) -> Organisat
         Created::NameTaken => panic!("the name is taken"),
     }
 }
+
+/// Takes the push certificates away, so that an unlock of a device with a code stays live: it waits for one.
+pub(crate) async fn without_certificate(stage: &Stage) {
+    let client = Client::with(stage, &["connections"]).await;
+    let all = client.get("/v1/push-certificates").await.json();
+    for certificate in all["items"].as_array().unwrap() {
+        let id = certificate["id"].as_str().unwrap();
+        let answer = client.delete(&format!("/v1/push-certificates/{id}")).await;
+        assert_eq!(answer.status, 204);
+    }
+}

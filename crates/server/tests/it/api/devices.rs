@@ -4,7 +4,7 @@ use escrow::permit::{Permissions, Scope};
 use serde_json::{Value, json};
 use sim::Kind;
 
-use crate::api::{Answer, Client, another_organisation, token_of};
+use crate::api::{Answer, Client, another_organisation, token_of, without_certificate};
 use crate::support::{CODE_A, Stage};
 
 fn serials(page: &Answer) -> Vec<String> {
@@ -192,7 +192,10 @@ async fn r5_a_device_of_another_organisation_is_not_there() {
     let ours = Client::with(&stage, &["admin", "reveal", "unlock", "connections"]).await;
     let token = token_of(&stage, Scope::One(other.clone()), Permissions::all()).await;
     let theirs = Client::new(&stage, &token);
+    without_certificate(&stage).await;
     made_known(&ours, "SIMOURS1", "iPad4,1").await;
+    let code = json!({ "text": CODE_A });
+    ours.post("/v1/devices/SIMOURS1/codes", code).await;
     let unlock = ours
         .post("/v1/devices/SIMOURS1/unlock", json!({ "reason": "x" }))
         .await;

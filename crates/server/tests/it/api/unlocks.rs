@@ -1,9 +1,11 @@
-//! Unlocks, through the API. There is no push certificate here, so that an unlock of a device with a code stays live: it
-//! waits for one.
+//! Unlocks, through the API. Where an unlock is to stay live there is no push certificate: it waits for one.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use sim::{Fault, Gate, Kind};
 
-use crate::api::{Answer, Client};
+use crate::api::{Answer, Client, without_certificate};
 use crate::support::{CODE_A, Stage};
 
 const DEVICE: &str = "/v1/devices/SIMPAD1";
@@ -12,15 +14,8 @@ const UNLOCK: &str = "/v1/devices/SIMPAD1/unlock";
 /// A stage without push certificate, with a device that has a code.
 async fn stage() -> Stage {
     let stage = Stage::new().await;
-    let admin = Client::with(&stage, &["admin", "connections"]).await;
-    let all = admin.get("/v1/push-certificates").await.json();
-    for certificate in all["items"].as_array().unwrap() {
-        let path = format!(
-            "/v1/push-certificates/{}",
-            certificate["id"].as_str().unwrap()
-        );
-        assert_eq!(admin.delete(&path).await.status, 204);
-    }
+    without_certificate(&stage).await;
+    let admin = Client::with(&stage, &["admin"]).await;
     assert_eq!(
         admin
             .patch(DEVICE, json!({ "product_type": "iPad4,1" }))
@@ -290,6 +285,7 @@ async fn r21_what_needs_review_goes_on_when_a_person_says_so() {
             .contains("backup")
     );
 
+    stage.clock.advance(Duration::from_secs(1));
     let answer = client.post(&format!("{path}/continue"), json!({})).await;
     assert_eq!(answer.status, 202);
     assert_eq!(answer.header("location"), Some(path.as_str()));
@@ -301,4 +297,95 @@ async fn r21_what_needs_review_goes_on_when_a_person_says_so() {
     assert!(unlock["resumed_at"].is_string());
     let again = client.post(&format!("{path}/continue"), json!({})).await;
     assert_eq!(again.refusal(), (409, "not-in-review".to_owned()));
+}
+
+/// A stage with a device that has told its code and is locked with it.
+async fn locked(serial: &str) -> Stage {
+    let stage = Stage::new().await;
+    let device = stage.enrolled(serial, Kind::IpadWifi).await;
+    device.lock_with_own_code().unwrap();
+    stage
+}
+
+#[tokio::test]
+async fn t11_an_unlock_is_followed_to_its_end() {
+    let stage = locked("SIMPAD1").await;
+    let client = Client::with(&stage, &["unlock", "reveal"]).await;
+    let path = format!(
+        "/v1/unlocks/{}",
+        id(&ask(&client, "", &json!({ "reason": "returned" })).await)
+    );
+    stage
+        .until("the unlock to end", async || {
+            client.get(&path).await.json()["done"] == true
+        })
+        .await;
+    let answer = client.get(&path).await;
+    let unlock = answer.json();
+    assert_eq!(unlock["state"], "unlocked");
+    assert_eq!(unlock["outcome"], "unlocked");
+    assert_eq!(unlock["unlocked_by"]["kind"], "device");
+    assert!(unlock["ended_at"].is_string());
+    let happened = "Apple accepted a code.";
+    assert_eq!(unlock["explanation"]["happened"], happened);
+    let attempts = unlock["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 1);
+    let attempt = &attempts[0];
+    assert_eq!(attempt["position"], 1);
+    assert_eq!(attempt["outcome"], "unlocked");
+    assert_eq!(attempt["lost"], false);
+    assert_eq!(attempt["status"], 200);
+    assert_eq!(attempt["code"], unlock["unlocked_by"]["code"]);
+    assert_eq!(attempt["code_kind"], "device");
+    assert_eq!(attempt["code_current"], true);
+    assert_eq!(attempt["recipient"], "127.0.0.1");
+    assert_eq!(attempt["identity"]["serial"], "SIMPAD1");
+    assert_eq!(attempt["swapped"], false);
+    assert_eq!(attempt["late"], Value::Null);
+    assert!(attempt["topic"].is_string() && attempt["identity_source"].is_string());
+    let happened = "Apple accepted the code (answer 200).";
+    assert_eq!(attempt["explanation"]["happened"], happened);
+    let why = json!({ "reason": "x" });
+    let revealed = client.post("/v1/devices/SIMPAD1/reveal", why).await.json();
+    let code = revealed["codes"][0]["code"].as_str().unwrap();
+    assert!(!answer.text().contains(code), "an unlock shows no code");
+    assert!(revealed["codes"][0]["used_at"].is_string());
+}
+
+#[tokio::test]
+async fn r15_an_answer_in_flight_wins_over_a_cancel() {
+    let stage = locked("SIMPAD1").await;
+    let gate = Gate::new();
+    stage.apple.push_fault(Fault::hold_after_commit(&gate));
+    let client = Client::with(&stage, &["unlock"]).await;
+    let path = format!(
+        "/v1/unlocks/{}",
+        id(&ask(&client, "", &json!({ "reason": "returned" })).await)
+    );
+    stage
+        .until("the call to be under way", async || {
+            client.get(&path).await.json()["attempts"][0]["outcome"] == Value::Null
+                && stage.apple.lock_state("SIMPAD1").is_none()
+        })
+        .await;
+    for _ in 0..2 {
+        let answer = client.delete(&path).await;
+        assert_eq!(answer.status, 202);
+        let unlock = answer.json();
+        assert_eq!(unlock["done"], false);
+        assert_eq!(unlock["cancelled_by"], "token for unlock");
+        let happened = "The request is on its way to Apple.";
+        assert_eq!(unlock["attempts"][0]["explanation"]["happened"], happened);
+    }
+    gate.open();
+    stage
+        .until("the unlock to end", async || {
+            client.get(&path).await.json()["done"] == true
+        })
+        .await;
+    let answer = client.delete(&path).await;
+    assert_eq!(
+        (answer.status, &answer.json()["state"]),
+        (200, &json!("unlocked"))
+    );
 }
