@@ -224,9 +224,9 @@ async fn refresh(args: ShowArgs, voice: Voice) -> Outcome {
     let api = Api::new(&args.server, voice)?;
     let path = ["devices", args.serial.as_str(), "refresh"];
     let asked = api.ask(Ask::post(&path)).await?.json()?;
-    if !asked.is_null() {
-        voice.data(&asked, || show::words(&asked).join("\n"))?;
-    }
+    voice.data(&asked, || {
+        show::pairs(&asked, &[("serial", "serial"), ("asked", "asked")])
+    })?;
     voice.talk("the device is asked; `lockwarden devices show` shows its answer");
     Ok(DONE)
 }

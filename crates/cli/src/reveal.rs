@@ -45,6 +45,16 @@ struct Shown<'a> {
     current: bool,
     #[serde(default)]
     doubt: Option<String>,
+    #[serde(default)]
+    doubt_explanation: Option<Doubt>,
+    #[serde(default)]
+    how_to_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Doubt {
+    happened: String,
+    means: String,
 }
 
 /// Runs the command.
@@ -80,10 +90,19 @@ pub(crate) async fn run(args: RevealArgs, voice: Voice) -> Outcome {
         let standing = if shown.current { "current" } else { "earlier" };
         let line = Zeroizing::new(format!("{}  ({standing} {made_by} code)", shown.code));
         voice.line(&line)?;
-        if let Some(doubt) = &shown.doubt {
-            voice.talk(format!("  doubtful: {doubt}"));
+        match (&shown.doubt_explanation, &shown.doubt) {
+            (Some(why), _) => voice.talk(format!("  doubtful: {} {}", why.happened, why.means)),
+            (None, Some(word)) => voice.talk(format!("  doubtful: {word}")),
+            (None, None) => {}
         }
     }
-    voice.talk("On the Activation Lock screen: leave the user name empty and type the code as the password, dashes included.");
+    // All of them are of one device.
+    if let Some(how) = revealed
+        .codes
+        .iter()
+        .find_map(|shown| shown.how_to_type.as_deref())
+    {
+        voice.talk(how);
+    }
     Ok(DONE)
 }
