@@ -219,3 +219,18 @@ async fn other_methods_and_addresses_are_problems_too() {
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
     }
 }
+
+#[tokio::test]
+async fn methods_that_nobody_knows_are_not_kept_one_by_one() {
+    let stage = Stage::new().await;
+    let client = Client::with(&stage, &["read"]).await;
+    for method in ["BREW", "PROPFIND"] {
+        let answer = client
+            .ask(method.parse().unwrap(), "/v1/devices", None)
+            .await;
+        assert_eq!(answer.refusal(), (405, "method-not-allowed".to_owned()));
+    }
+    let metrics = client.get("/metrics").await;
+    assert!(metrics.text().contains("method=\"other\""));
+    assert!(!metrics.text().contains("BREW"));
+}
