@@ -485,7 +485,8 @@ const SILENT_AFTER: std::time::Duration = std::time::Duration::from_secs(7 * 24 
 pub struct Enrollments<'a>(pub(crate) &'a Escrow);
 
 impl Enrollments<'_> {
-    /// Whether a poll of this enrollment needs no record: it has a live epoch that nobody disputes.
+    /// Whether a poll of this enrollment needs no record: it has a live epoch that nobody disputes, and its enrolment is known to
+    /// be complete.
     ///
     /// # Errors
     /// When the database fails.
@@ -495,7 +496,7 @@ impl Enrollments<'_> {
             .db
             .read(async move |tx| {
                 let epoch = Epoch::live(tx, &connection, &enrollment).await?;
-                Ok(epoch.is_some_and(|epoch| epoch.is_undisputed()))
+                Ok(epoch.is_some_and(|epoch| epoch.is_undisputed() && epoch.enrolled_at.is_some()))
             })
             .await
     }

@@ -271,6 +271,9 @@ fn apply(ledger: &mut Ledger<'_>, connection: &ConnectionRef, seen: &Observation
     };
     let now = ledger.now();
     ledger.epoch_mut(at).seen_at = now;
+    if matches!(seen.event, Event::Seen | Event::Report(_)) {
+        spoke(ledger, at, seen.at);
+    }
     match &seen.event {
         Event::Authenticate(said) => authenticated(ledger, at, said, seen.at)?,
         Event::TokenUpdate(said) => enrolled(ledger, at, said, seen.at),
@@ -347,6 +350,14 @@ fn enrolled(ledger: &mut Ledger<'_>, at: usize, said: &TokenUpdate, when: Timest
     if said.awaiting_configuration == Some(true) {
         epoch.facts.awaiting_configuration = true;
         set_up_afresh(ledger, at);
+    }
+}
+
+/// The device speaks as only an enrolled one does: its TokenUpdate was lost, and is made up for (R6).
+fn spoke(ledger: &mut Ledger<'_>, at: usize, when: Timestamp) {
+    let epoch = ledger.epoch_mut(at);
+    if when >= epoch.event_at {
+        epoch.enrolled_at.get_or_insert(when);
     }
 }
 
