@@ -30,7 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use seal::{KeyEncryptionKey, Keyring, Random, RecoveryPublicKey};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use zeroize::Zeroizing;
 
 use crate::clock::Clock;
@@ -81,7 +81,8 @@ struct Shared {
     courier: Notify,
     asks: Notify,
     operations: Notify,
-    connections: Notify,
+    /// Counts the changes of connections.
+    connections: watch::Sender<u64>,
 }
 
 /// What [`Escrow::open`] needs to know.
@@ -178,7 +179,7 @@ impl Escrow {
                 courier: Notify::new(),
                 asks: Notify::new(),
                 operations: Notify::new(),
-                connections: Notify::new(),
+                connections: watch::Sender::new(0),
             }),
         }
     }
@@ -296,13 +297,14 @@ impl Escrow {
         self.shared.asks.notified().await;
     }
 
-    /// Waits until connections or their secrets have changed, so that copies of them are read anew.
-    pub async fn connections_woken(&self) {
-        self.shared.connections.notified().await;
+    /// Changes with every change of a connection or its secrets, so that copies of them are read anew.
+    #[must_use]
+    pub fn connection_changes(&self) -> watch::Receiver<u64> {
+        self.shared.connections.subscribe()
     }
 
     pub(crate) fn connections_changed(&self) {
-        self.shared.connections.notify_waiters();
+        self.shared.connections.send_modify(|changes| *changes += 1);
     }
 
     /// The actor that a connection is, for the audit trail of what its MDM reported.

@@ -29,7 +29,7 @@ pub enum HookProof {
     Path(Vec<TokenHash>),
 }
 
-/// A connection as the webhook sees it. May be kept until [`Escrow::connections_woken`] comes back.
+/// A connection as the webhook sees it. May be kept until [`Escrow::connection_changes`] changes.
 pub struct Hook {
     /// The connection.
     pub connection: ConnectionRef,
