@@ -68,6 +68,12 @@ impl Random for SystemRandom {
 pub(crate) struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
+    /// Nobody has asked yet; whoever holds the sender may.
+    pub(crate) fn new() -> (watch::Sender<bool>, Self) {
+        let (sender, asked) = watch::channel(false);
+        (sender, Self(asked))
+    }
+
     /// Waits until the server is to end.
     pub(crate) async fn requested(&self) {
         let mut asked = self.0.clone();
@@ -165,7 +171,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
             if tls.is_some() { "https" } else { "http" }
         ),
     };
-    let (shutdown, asked) = watch::channel(false);
+    let (shutdown, asked) = Shutdown::new();
     let app = App::new(Parts {
         escrow: setup.escrow,
         clock: setup.clock,
@@ -183,7 +189,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         tls.clone(),
         handle.clone(),
     ));
-    let working = tokio::spawn(worker::run(app.clone(), Shutdown(asked)));
+    let working = tokio::spawn(worker::run(app.clone(), asked));
     Ok(Running {
         app,
         address,

@@ -1,9 +1,9 @@
 //! What goes on by itself: unlocks, commands to MDMs, and what has to be looked at now and then.
 
-use std::future::Future;
 use std::time::Duration;
 
 use activation_lock::time::Timestamp;
+use escrow::clock::Clock;
 
 use crate::App;
 use crate::lifecycle::Shutdown;
@@ -20,45 +20,50 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Works until the server is to end; then finishes what is under way and gives back what is not.
 pub(crate) async fn run(app: App, shutdown: Shutdown) {
+    let clock = &*app.clock;
     let unlocks = unlocks::Unlocks::new(&app, &shutdown);
     tokio::join!(
         async {
-            keep_up("unlocks", &app, &shutdown, || unlocks.clone().work()).await;
+            keep_up("unlocks", clock, &shutdown, || unlocks.clone().work()).await;
             unlocks.finish().await;
         },
-        keep_up("courier", &app, &shutdown, || {
+        keep_up("courier", clock, &shutdown, || {
             courier::work(app.clone(), shutdown.clone())
         }),
-        keep_up("rounds", &app, &shutdown, || {
+        keep_up("rounds", clock, &shutdown, || {
             rounds::work(app.clone(), shutdown.clone())
         }),
-        keep_up("connections", &app, &shutdown, || {
+        keep_up("connections", clock, &shutdown, || {
             rounds::watch_connections(app.clone(), shutdown.clone())
         }),
     );
 }
 
 /// Runs a part until it ends as it was asked to. One that stops at an error in this program is started again.
-async fn keep_up<F>(name: &'static str, app: &App, shutdown: &Shutdown, part: impl Fn() -> F)
-where
+async fn keep_up<F>(
+    name: &'static str,
+    clock: &dyn Clock,
+    shutdown: &Shutdown,
+    mut part: impl FnMut() -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
-    // What a panic said is on standard error already, and is not repeated.
     while tokio::spawn(part()).await.is_err() {
+        // What the panic said is on standard error.
         tracing::error!(
             part = name,
             "a part of the worker stopped at an error in this program and is started again; please report it, with the log"
         );
-        if rest(app, shutdown, AFTER_A_PANIC).await {
+        if rest(clock, shutdown, AFTER_A_PANIC).await {
             return;
         }
     }
 }
 
 /// Sleeps by the clock. True when the server is to end, which ends the sleep.
-async fn rest(app: &App, shutdown: &Shutdown, duration: Duration) -> bool {
+async fn rest(clock: &dyn Clock, shutdown: &Shutdown, duration: Duration) -> bool {
     tokio::select! {
-        () = app.clock.sleep(duration) => shutdown.is_requested(),
+        () = clock.sleep(duration) => shutdown.is_requested(),
         () = shutdown.requested() => true,
     }
 }
@@ -80,5 +85,63 @@ impl Pauses {
         let pause = self.0;
         self.0 = (pause * 2).min(LONGEST_PAUSE);
         pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use escrow::clock::ManualClock;
+
+    use super::*;
+
+    /// Moves the clock whenever somebody sleeps.
+    pub(super) async fn pass_time(clock: &ManualClock) {
+        loop {
+            if let Some(wake) = clock.next_wake() {
+                clock.set(wake);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_panics_is_started_again_until_the_end() {
+        let clock = ManualClock::new(Timestamp(0));
+        let (ask, shutdown) = Shutdown::new();
+        let starts = Arc::new(AtomicU32::new(0));
+        let part = || {
+            let (starts, shutdown) = (starts.clone(), shutdown.clone());
+            async move {
+                if starts.fetch_add(1, Ordering::SeqCst) < 3 {
+                    panic!("a test");
+                }
+                shutdown.requested().await;
+            }
+        };
+        let end = async {
+            while starts.load(Ordering::SeqCst) < 4 {
+                tokio::task::yield_now().await;
+            }
+            ask.send(true).unwrap();
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = keep_up("test", &clock, &shutdown, part) => {}
+            () = pass_time(&clock) => {}
+            () = end => {}
+        }
+        assert_eq!(starts.load(Ordering::SeqCst), 4);
+        assert_eq!(clock.now(), Timestamp(3_000), "it rests a second each time");
+    }
+
+    #[test]
+    fn pauses_grow_to_half_a_minute() {
+        let mut pauses = Pauses::new();
+        let millis: Vec<u128> = (0..9).map(|_| pauses.next().as_millis()).collect();
+        let wanted = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000];
+        assert_eq!(millis, wanted);
     }
 }

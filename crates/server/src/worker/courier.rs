@@ -5,7 +5,7 @@
 //! nothing at all, its lane is closed, and it is asked now and then whether it is back; then everything that waits for it is
 //! due at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ struct Closed {
     times: u32,
     /// Then it is asked whether it is back; `None` while it is being asked.
     asked_at: Option<Timestamp>,
+    /// Connections have changed since it was last asked.
+    changed: bool,
 }
 
 impl Lane {
@@ -86,11 +88,13 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
         lanes: HashMap::new(),
         tasks: JoinSet::new(),
         look: true,
+        except: BTreeSet::new(),
         next: None,
         app: app.clone(),
         shutdown: shutdown.clone(),
     };
     let mut pauses = Pauses::new();
+    let mut changes = app.escrow.connection_changes();
     while !shutdown.is_requested() {
         courier.set_out();
         let wait = match courier.look().await {
@@ -107,7 +111,7 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
         tokio::select! {
             Some(back) = courier.tasks.join_next() => courier.back(back),
             () = app.escrow.courier_woken() => courier.look = true,
-            () = app.escrow.connections_woken() => courier.ask_all(),
+            Ok(()) = changes.changed() => courier.ask_all(),
             () = app.clock.sleep(wait) => courier.look = true,
             () = shutdown.requested() => {}
         }
@@ -123,7 +127,9 @@ struct Courier {
     tasks: JoinSet<Back>,
     /// There may be more to take.
     look: bool,
-    /// When something becomes due by itself, and when that was found out.
+    /// The connections for which nothing is taken.
+    except: BTreeSet<String>,
+    /// When something becomes due of the others by itself, and when that was found out.
     next: Option<(Option<Timestamp>, Timestamp)>,
 }
 
@@ -137,6 +143,7 @@ impl Courier {
                 let is_time = |at: Timestamp| now >= at || at.since(now) > LONGEST_REST;
                 if closed.asked_at.is_some_and(is_time) {
                     closed.asked_at = None;
+                    closed.changed = false;
                     let task = ask(self.app.clone(), connection.clone());
                     let otherwise = What::IsBack(Err("an error in this program".to_owned()));
                     self.tasks
@@ -161,12 +168,15 @@ impl Courier {
     /// itself.
     async fn look(&mut self) -> escrow::Result<Option<Duration>> {
         let commands = self.app.escrow.commands();
-        let except: Vec<String> = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| !lane.takes_more())
-            .map(|(connection, _)| connection.clone())
-            .collect();
+        let full = self.lanes.iter().filter(|(_, lane)| !lane.takes_more());
+        let except: BTreeSet<String> = full.map(|(connection, _)| connection.clone()).collect();
+        if except != self.except {
+            // There may be something for a lane that takes more again; and what is due is another question now.
+            self.look |= self.except.difference(&except).next().is_some();
+            self.next = None;
+            self.except = except;
+        }
+        let except: Vec<String> = self.except.iter().cloned().collect();
         let now = self.app.now();
         if self.look {
             let taken = commands.take_due(BATCH, LEASE, &except).await?;
@@ -186,6 +196,7 @@ impl Courier {
         if !self.next.is_some_and(holds) {
             self.next = Some((commands.next_due(&except).await?, now));
         }
+        let now = self.app.now();
         let due = self.next.and_then(|(next, _)| next);
         let closed = self.lanes.values().filter_map(|lane| lane.closed.as_ref());
         let moments = closed.filter_map(|closed| closed.asked_at).chain(due);
@@ -202,7 +213,6 @@ impl Courier {
         let Some(lane) = self.lanes.get_mut(&connection) else {
             return;
         };
-        let took_more = lane.takes_more();
         match what {
             What::IsBack(Ok(())) => {
                 tracing::info!(connection, "the MDM takes commands again");
@@ -224,22 +234,15 @@ impl Courier {
                 }
             }
         }
-        if lane.takes_more() != took_more {
-            // What is due of others is not what is due of all.
-            self.look |= !took_more;
-            self.next = None;
-        }
     }
 
     /// Connections have changed: those that took nothing may do so now.
     fn ask_all(&mut self) {
         let now = self.app.now();
-        for closed in self
-            .lanes
-            .values_mut()
-            .filter_map(|lane| lane.closed.as_mut())
-        {
+        let closed = self.lanes.values_mut().map(|lane| lane.closed.as_mut());
+        for closed in closed.flatten() {
             closed.asked_at = closed.asked_at.map(|_| now);
+            closed.changed = true;
         }
     }
 
@@ -252,16 +255,23 @@ impl Courier {
 
 impl Lane {
     fn close(&mut self, now: Timestamp, connection: &str, why: &str) {
-        let times = self.closed.as_ref().map_or(0, |closed| closed.times);
-        let rest = FIRST_REST
-            .saturating_mul(1 << times.min(16))
-            .min(LONGEST_REST);
+        let (times, changed) = self
+            .closed
+            .as_ref()
+            .map_or((0, false), |closed| (closed.times, closed.changed));
+        let rest = match changed {
+            true => Duration::ZERO,
+            false => FIRST_REST
+                .saturating_mul(1 << times.min(16))
+                .min(LONGEST_REST),
+        };
         if times == 0 {
             tracing::warn!(connection, why, "the MDM takes no commands at present");
         }
         self.closed = Some(Closed {
             times: times.saturating_add(1),
             asked_at: Some(now.plus(rest)),
+            changed: false,
         });
     }
 }
@@ -304,7 +314,7 @@ async fn deliver(
         return Ok(What::Nothing);
     };
     let turn = app.mdm.turn(&connection.view, app.now());
-    let ends = !turn.is_zero() && rest(app, shutdown, turn).await;
+    let ends = !turn.is_zero() && rest(&*app.clock, shutdown, turn).await;
     if ends || app.now() >= ours_until {
         return Ok(What::Nothing);
     }

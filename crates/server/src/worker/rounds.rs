@@ -90,7 +90,7 @@ async fn ask_what_may_be_lost(app: &App, shutdown: &Shutdown) {
     let mut pauses = Pauses::new();
     while let Err(error) = commands.ask_all(None, Trigger::Downtime, false).await {
         tracing::error!(%error, "devices whose answers may be lost cannot be asked again now; it is tried again");
-        if rest(app, shutdown, pauses.next()).await {
+        if rest(&*app.clock, shutdown, pauses.next()).await {
             return;
         }
     }
@@ -145,9 +145,10 @@ async fn watch_certificates(app: &App) -> escrow::Result<()> {
 
 /// Has webhooks read their connections anew as soon as one has changed.
 pub(super) async fn watch_connections(app: App, shutdown: Shutdown) {
+    let mut changes = app.escrow.connection_changes();
     loop {
         tokio::select! {
-            () = app.escrow.connections_woken() => app.hooks.forget(),
+            Ok(()) = changes.changed() => app.hooks.forget(),
             () = shutdown.requested() => return,
         }
     }

@@ -13,9 +13,8 @@ use activation_lock::unlock::{Outcome, Response, outcome};
 use apple::escrow_key_unlock::{UnlockRequest, UnlockService};
 use apple::push_certificate::PushCertificate;
 use escrow::Fault;
-use escrow::operations::{
-    Advance, Answer, Begun, Claim, Finished, Lease, Ticket, Via, WorkSettings,
-};
+use escrow::clock::Clock;
+use escrow::operations::{Advance, Answer, Begun, Claim, Finished, Lease, Via, WorkSettings};
 use escrow::permit::OrganisationId;
 use futures_util::FutureExt as _;
 use lru::LruCache;
@@ -199,7 +198,7 @@ impl Unlocks {
                     if wait > self.settings.lease_length() / 2 {
                         return self.give_back(lease, Some(until)).await;
                     }
-                    rest(&self.app, &self.shutdown, wait).await;
+                    rest(&*self.app.clock, &self.shutdown, wait).await;
                 }
                 Ok(Advance::Parked(state)) => {
                     tracing::info!(
@@ -219,7 +218,7 @@ impl Unlocks {
                 }
                 Err(error) => {
                     tracing::error!(%error, unlock = lease.operation(), "an unlock cannot go on; it is tried again");
-                    if rest(&self.app, &self.shutdown, pauses.next()).await {
+                    if rest(&*self.app.clock, &self.shutdown, pauses.next()).await {
                         return;
                     }
                 }
@@ -251,7 +250,11 @@ impl Unlocks {
             milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "a call to turn a lock off ended"
         );
-        match self.record(&begun.ticket, &called).await {
+        let operations = self.app.escrow.operations();
+        let finish = || operations.finish(&begun.ticket, called.outcome, called.answer.clone());
+        let (attempt, status) = (begun.ticket.attempt(), called.answer.status);
+        let told = format!("attempt {attempt}: {} {status:?}", called.outcome.as_str());
+        match until_recorded(&*self.app.clock, &self.shutdown, &told, finish).await {
             Some(Finished::More) => true,
             Some(Finished::Parked(state)) => {
                 tracing::info!(
@@ -271,46 +274,6 @@ impl Unlocks {
                 false
             }
             None => false,
-        }
-    }
-
-    /// Puts the end of a call on record, however often the database fails. `None` when it cannot be.
-    async fn record(&self, ticket: &Ticket, called: &Called) -> Option<Finished> {
-        let operations = self.app.escrow.operations();
-        let mut pauses = Pauses::new();
-        let mut counted = 0;
-        loop {
-            let finished = operations.finish(ticket, called.outcome, called.answer.clone());
-            let error = match finished.await {
-                Ok(finished) => return Some(finished),
-                Err(error) => error,
-            };
-            let passes = matches!(
-                error,
-                escrow::Error::Database(Fault::Engine(_) | Fault::Commit(_))
-            );
-            let ending = self.shutdown.is_requested();
-            counted += u32::from(ending || !passes);
-            let closed = matches!(error, escrow::Error::Database(Fault::Closed));
-            let given_up = closed || counted > TRIES;
-            // Given up, it stands as in flight, and is read as unknown later (R14): nothing false is said.
-            tracing::error!(
-                %error,
-                attempt = ticket.attempt(),
-                outcome = called.outcome.as_str(),
-                status = called.answer.status,
-                given_up,
-                "the end of a call cannot be recorded"
-            );
-            if given_up {
-                return None;
-            }
-            // A server that is to end does not cut the pause short: the answer is worth it.
-            let pause = match ending {
-                true => super::FIRST_PAUSE,
-                false => pauses.next(),
-            };
-            self.app.clock.sleep(pause).await;
         }
     }
 
@@ -428,6 +391,45 @@ impl Unlocks {
     }
 }
 
+/// Puts the end of a call on record, however often the database fails. `None` when it cannot be. `told` stands in the log.
+async fn until_recorded<F>(
+    clock: &dyn Clock,
+    shutdown: &Shutdown,
+    told: &str,
+    finish: impl Fn() -> F,
+) -> Option<Finished>
+where
+    F: Future<Output = escrow::Result<Finished>>,
+{
+    let mut pauses = Pauses::new();
+    let mut counted = 0;
+    loop {
+        let error = match finish().await {
+            Ok(finished) => return Some(finished),
+            Err(error) => error,
+        };
+        let passes = matches!(
+            error,
+            escrow::Error::Database(Fault::Engine(_) | Fault::Commit(_))
+        );
+        let ending = shutdown.is_requested();
+        counted += u32::from(ending || !passes);
+        let closed = matches!(error, escrow::Error::Database(Fault::Closed));
+        let given_up = closed || counted > TRIES;
+        // Given up, it stands as in flight, and is read as unknown later (R14): nothing false is said.
+        tracing::error!(%error, told, given_up, "the end of a call cannot be recorded");
+        if given_up {
+            return None;
+        }
+        if ending {
+            // The answer is worth a few moments more.
+            clock.sleep(super::FIRST_PAUSE).await;
+        } else {
+            rest(clock, shutdown, pauses.next()).await;
+        }
+    }
+}
+
 /// A call that does not start, because its lease might run out under it, has the outcome of one that was not sent.
 fn too_late() -> Called {
     Called::not_made(
@@ -452,4 +454,72 @@ fn not_opened(error: &escrow::Error, what: &str) -> Called {
 
 fn said(diagnostic: String) -> Option<String> {
     (!diagnostic.is_empty()).then_some(diagnostic)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use activation_lock::unlock::StateName;
+    use escrow::clock::ManualClock;
+
+    use super::super::tests::pass_time;
+    use super::*;
+
+    /// Fails so often, then succeeds. Gives what came of it, after how many tries, and when.
+    async fn recorded(failures: u32, fault: Fault, ending: bool) -> (bool, u32, Timestamp) {
+        let clock = ManualClock::new(Timestamp(0));
+        let (ask, shutdown) = Shutdown::new();
+        ask.send(ending).unwrap();
+        let tries = Cell::new(0);
+        let finish = || {
+            tries.set(tries.get() + 1);
+            let fails = tries.get() <= failures;
+            let fault = fault.clone();
+            async move {
+                match fails {
+                    true => Err(escrow::Error::Database(fault)),
+                    false => Ok(Finished::Parked(StateName::Unlocked)),
+                }
+            }
+        };
+        let finished = tokio::select! {
+            finished = until_recorded(&clock, &shutdown, "a test", finish) => finished,
+            () = pass_time(&clock) => None,
+        };
+        (finished.is_some(), tries.get(), clock.now())
+    }
+
+    fn full() -> Fault {
+        Fault::Commit("database or disk is full".to_owned())
+    }
+
+    #[tokio::test]
+    async fn r14_an_answer_is_recorded_however_long_the_database_fails() {
+        let (recorded, tries, at) = recorded(1_000, full(), false).await;
+        assert!(recorded && tries == 1_001);
+        assert!(at > Timestamp(8 * 60 * 60 * 1000), "{at:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_to_end_tries_for_a_few_seconds() {
+        assert_eq!(
+            recorded(10, full(), true).await,
+            (true, 11, Timestamp(2_500))
+        );
+        assert_eq!(
+            recorded(11, full(), true).await,
+            (false, 11, Timestamp(2_500))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_no_waiting_mends_is_given_up() {
+        let broken = Fault::Panicked { verb: "test" };
+        assert_eq!(recorded(1_000, broken, false).await.1, 11);
+        assert_eq!(
+            recorded(1_000, Fault::Closed, false).await,
+            (false, 1, Timestamp(0))
+        );
+    }
 }

@@ -1,5 +1,8 @@
 //! A stage: the fakes of Apple and of an MDM, a vault in a folder of its own, and a real server between them. Time stands
-//! still until a test moves it.
+//! still until a test moves it, but for a millisecond with each look at a condition that is waited for.
+//!
+//! Who waits for what comes of a move of the clock moves it on in steps: the server may have read the time before the move
+//! and gone to sleep after it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -259,11 +262,18 @@ impl Stage {
         Device::new(DeviceSpec::new(serial, kind, seed), &self.mdm, &self.apple)
     }
 
-    /// A device that has enrolled and told its code.
+    /// A device that has enrolled and told its code and what it is.
     pub(crate) async fn enrolled(&self, serial: &str, kind: Kind) -> Device {
         let device = self.device(serial, kind);
         device.enrol();
         self.tell_code(&device).await;
+        self.until("the device to say what it is", async || {
+            device.poll();
+            self.mdm.webhooks_settled().await;
+            let epochs = self.view(serial).await.epochs;
+            epochs.iter().any(|epoch| epoch.facts.info_at.is_some())
+        })
+        .await;
         device
     }
 
@@ -352,27 +362,28 @@ impl Stage {
         view.expect("the unlock is there")
     }
 
-    /// Waits until an unlock has ended; time stands still.
+    /// Waits until an unlock has ended, while time passes.
     pub(crate) async fn ended(&self, id: &str) -> OperationView {
         self.operation_when(id, OperationView::is_done).await
     }
 
-    /// Waits until an unlock is so.
+    /// Waits until an unlock is so, while time passes: a state that lasts for seconds is seen.
     pub(crate) async fn operation_when(
         &self,
         id: &str,
         is_so: impl Fn(&OperationView) -> bool,
     ) -> OperationView {
-        self.until("the unlock to be as expected", async || {
-            is_so(&self.operation(id).await)
-        })
-        .await;
+        let step = Duration::from_millis(50);
+        let look = async || is_so(&self.operation(id).await);
+        self.until_in_steps("the unlock to be as expected", step, look)
+            .await;
         self.operation(id).await
     }
 
-    /// Waits for a condition, looking again and again; time stands still.
+    /// Waits for a condition, looking again and again.
     pub(crate) async fn until(&self, what: &str, is_so: impl AsyncFnMut() -> bool) {
-        self.until_in_steps(what, Duration::ZERO, is_so).await;
+        self.until_in_steps(what, Duration::from_millis(1), is_so)
+            .await;
     }
 
     /// Waits for a condition, and moves the clock by a step before each new look.

@@ -28,18 +28,13 @@ async fn wait_for(stage: &Stage, device: &Device, request_type: &str) -> Command
         .await
 }
 
+/// Waits until so many commands of this type are queued for the device, while time passes.
 async fn wait_for_count(stage: &Stage, device: &Device, request_type: &str, count: usize) {
-    let id = device.enrollment_id();
-    let is_enough = |commands: &[CommandQueued]| {
-        let ours = commands
-            .iter()
-            .filter(|c| c.id == id && c.request_type == request_type);
-        ours.count() >= count
-    };
     stage
-        .mdm
-        .commands()
-        .wait_for("enough commands", is_enough)
+        .until_in_steps("enough commands", Duration::from_secs(1), async || {
+            let types = types(stage, device);
+            types.iter().filter(|kind| *kind == request_type).count() >= count
+        })
         .await;
 }
 
@@ -223,6 +218,8 @@ async fn t25_channels_and_devices_that_have_no_code_are_not_asked_for_one() {
     let stage = Stage::new().await;
     let device = stage.device(SERIAL, Kind::SharedIpad);
     device.enrol();
+    wait_for(&stage, &device, "DeviceInformation").await;
+    wait_for(&stage, &device, "ActivationLockBypassCode").await;
     stage
         .until("the device to say what it is", async || {
             device.poll();
