@@ -1,11 +1,13 @@
 //! Events of MDMs, read. The files in `tests/data/events` have the forms of NanoMDM 0.9, NanoMDM 0.8 and MicroMDM; Python's
 //! plistlib and json wrote them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use activation_lock::observation::{EnrollmentKind, Event, Observation, ReportedCode};
 use activation_lock::time::Timestamp;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use escrow::connections::ConnectionKind;
 use server::connectors::{EventError, fuzzing, read_event};
 use server::lifecycle;
@@ -25,8 +27,8 @@ fn file(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(format!("{name}.json"))).unwrap()
 }
 
-fn all_files() -> Vec<Vec<u8>> {
-    let mut paths: Vec<_> = std::fs::read_dir(folder())
+fn files_in(folder: &Path) -> Vec<Vec<u8>> {
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
@@ -404,50 +406,54 @@ impl Numbers {
     }
 }
 
-fn for_five_seconds(seed: u64, files: &[Vec<u8>], mut body: impl FnMut(&[u8])) {
+/// The seeds of a fuzz target.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let fuzz = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+    let files = files_in(&fuzz.join("corpus").join(target));
+    assert!(files.len() > 5, "a corpus of {target} is there");
+    files
+}
+
+/// Runs a body on each file, and for five seconds on mutations of them. Gives how many of those it found good, and of how
+/// many.
+fn fuzz(seed: u64, files: &[Vec<u8>], body: fn(&[u8]) -> bool) -> (u64, u64) {
+    let run = |bytes: &[u8]| {
+        std::panic::catch_unwind(|| body(bytes)).unwrap_or_else(|_| {
+            panic!(
+                "put this into the corpus (base64): {}",
+                STANDARD.encode(bytes)
+            )
+        })
+    };
+    for file in files {
+        run(file);
+    }
     let clock = lifecycle::clock();
     let began = clock.now();
     let mut numbers = Numbers(seed);
+    let (mut good, mut all) = (0, 0);
     while clock.now().since(began) < Duration::from_secs(5) {
-        for _ in 0..100 {
-            body(&numbers.mutate(files));
-        }
+        all += 1;
+        good += u64::from(run(&numbers.mutate(files)));
     }
+    (good, all)
 }
 
 #[test]
-fn fuzz_events_are_read_without_panic() {
-    let files = all_files();
+fn fuzz_event() {
+    let mut files = files_in(&folder());
     let useful = files.iter().filter(|file| fuzzing::event(file)).count();
     assert!(useful >= 20, "only {useful} of the files say something");
-    let (mut good, mut all) = (0_u64, 0_u64);
-    for_five_seconds(0x9e37_79b9_7f4a_7c15, &files, |bytes| {
-        all += 1;
-        good += u64::from(fuzzing::event(bytes));
-    });
+    files.extend(corpus("event"));
+    let (good, all) = fuzz(0x9e37_79b9_7f4a_7c15, &files, fuzzing::event);
     assert!(good > 0 && good < all, "{good} of {all} were read");
 }
 
 #[test]
-fn fuzz_answers_to_enqueue_are_read_without_panic() {
-    let answer = |status: u16, body: &str| [&status.to_be_bytes(), body.as_bytes()].concat();
-    let files = [
-        answer(
-            200,
-            r#"{"status":{"UDID":{"push_result":"a"}},"command_uuid":"0191-A"}"#,
-        ),
-        answer(
-            207,
-            r#"{"status":{"UDID":{"push_error":"a"}},"command_uuid":"0191-A"}"#,
-        ),
-        answer(
-            500,
-            r#"{"push_error":"a","command_uuid":"0191-A","request_type":"B"}"#,
-        ),
-        answer(500, r#"{"command_error":"Duplicate entry"}"#),
-    ];
-    assert!(files.iter().all(|file| fuzzing::enqueued(file)));
-    for_five_seconds(0x2545_f491_4f6c_dd1d, &files, |bytes| {
-        fuzzing::enqueued(bytes);
-    });
+fn fuzz_enqueued() {
+    let files = corpus("enqueued");
+    let queued = files.iter().filter(|file| fuzzing::enqueued(file)).count();
+    assert!(queued >= 5, "only {queued} of the answers mean queued");
+    let (good, all) = fuzz(0x2545_f491_4f6c_dd1d, &files, fuzzing::enqueued);
+    assert!(good > 0 && good < all, "{good} of {all} mean queued");
 }
