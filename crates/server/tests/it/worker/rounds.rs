@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use escrow::commands::CommandState;
-use sim::Kind;
+use escrow::enrollments::EpochState;
 use sim::nanomdm::Delivery;
+use sim::{Device, DeviceSpec, Kind};
 
 use crate::support::{Stage, in_time};
 
 const SERIAL: &str = "SIMTEST00001";
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 #[tokio::test]
 async fn r8_after_a_start_those_with_a_question_pending_are_asked_again() {
@@ -87,4 +89,35 @@ async fn a_removed_connection_s_webhook_is_refused_at_once() {
 async fn a_server_with_nothing_to_do_stops_at_once() {
     let mut stage = Stage::new().await;
     in_time("the stop", stage.stop()).await;
+}
+
+#[tokio::test]
+async fn r5_a_dispute_ends_when_one_side_has_been_silent_for_a_week() {
+    let mut stage = Stage::new().await;
+    let here = stage.enrolled(SERIAL, Kind::IpadWifi).await;
+    let (other, _) = stage.another_mdm("other").await;
+    let there = Device::new(
+        DeviceSpec::new(SERIAL, Kind::IpadWifi, 99),
+        &other,
+        &stage.apple,
+    );
+    there.enrol();
+    let states = async || {
+        let epochs = stage.view(SERIAL).await.epochs;
+        epochs.iter().map(|epoch| epoch.state).collect::<Vec<_>>()
+    };
+    stage
+        .until("the dispute", async || {
+            states().await == [EpochState::Disputed; 2]
+        })
+        .await;
+    // Only one of them is heard of from now on.
+    stage
+        .until_in_steps("the end of the dispute", HOUR, async || {
+            there.poll();
+            other.webhooks_settled().await;
+            states().await == [EpochState::Silent, EpochState::Live]
+        })
+        .await;
+    assert!(here.is_enrolled());
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use activation_lock::time::Timestamp;
 use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, StateName, WaitReason};
 use apple::transport::Timeouts;
 use escrow::connections::{ConnectionChange, UnlockVia};
 use escrow::operations::{Enqueued, OperationView};
+use escrow::push_certificates::NewPushCertificate;
 use sim::nanomdm::Flavour;
 use sim::{ApiFault, Fault, Gate, Kind, PushCertificateOptions, SIM_TOPIC};
 use time::OffsetDateTime;
@@ -386,6 +388,48 @@ async fn t15_without_a_certificate_an_unlock_waits_and_goes_on_when_one_is_added
     let view = stage.ended(&asked.id).await;
     assert_eq!(view.state, StateName::Unlocked);
     assert_eq!(outcomes(&view), [Outcome::Credential, Outcome::Unlocked]);
+}
+
+#[tokio::test]
+async fn t15_a_certificate_that_cannot_be_used_is_said_to_be_so_and_nothing_is_sent() {
+    let stage = locked(Options::default()).await;
+    let permit = stage.permit("certificate").await;
+    let damaged = NewPushCertificate {
+        topic: SIM_TOPIC.to_owned(),
+        fingerprint: "00".repeat(32),
+        subject: "CN=damaged".to_owned(),
+        not_before: Timestamp(0),
+        not_after: Timestamp(i64::MAX),
+        pem: "-----BEGIN CERTIFICATE-----".to_owned().into(),
+    };
+    let certificates = stage.escrow().push_certificates();
+    certificates.add(&permit, damaged).await.unwrap();
+    let asked = stage.unlock(SERIAL).await;
+    let view = waits_for(&stage, &asked.id, WaitReason::Credential).await;
+    assert_eq!(outcomes(&view), [Outcome::Credential]);
+    let said = view.attempts[0].diagnostic.as_deref().unwrap();
+    assert!(
+        said.starts_with("nothing was sent: the push certificate for"),
+        "{said}"
+    );
+    assert_eq!(stage.apple.connections(), 0);
+}
+
+#[tokio::test]
+async fn t15_an_expired_certificate_is_not_even_tried() {
+    let stage = locked(Options::default()).await;
+    let now = OffsetDateTime::from_unix_timestamp(stage.now().0 / 1000).unwrap();
+    let expired = PushCertificateOptions::new(SIM_TOPIC, now).expired();
+    stage
+        .add_certificate(&stage.apple.issue(&expired).unwrap())
+        .await;
+    let asked = stage.unlock(SERIAL).await;
+    let view = waits_for(&stage, &asked.id, WaitReason::NoCredential).await;
+    assert_eq!(view.attempts.len(), 0);
+    stage
+        .add_certificate(&stage.apple.push_certificate(SIM_TOPIC))
+        .await;
+    assert_eq!(stage.ended(&asked.id).await.state, StateName::Unlocked);
 }
 
 #[tokio::test]
