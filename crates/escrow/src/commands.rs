@@ -489,7 +489,8 @@ impl Commands<'_> {
     }
 
     /// Answers may have been lost for every enrollment of a connection, or of all (R8): those with a question pending
-    /// are asked again at once, with `everyone` the others too.
+    /// are asked again at once, with `everyone` the others too. A question that was tried may be pending too, though nobody
+    /// noted that the MDM took it.
     ///
     /// # Errors
     /// When the database fails.
@@ -510,7 +511,7 @@ impl Commands<'_> {
                      WHERE closed_at IS NULL AND next_ask_at IS NOT NULL \
                      AND ($2 IS NULL OR connection = $2) AND ($3 = 1 OR EXISTS (SELECT 1 FROM commands \
                      WHERE commands.organisation = epochs.organisation AND commands.epoch = epochs.id \
-                     AND commands.state IN ('queued', 'not_now')))",
+                     AND (commands.state IN ('queued', 'not_now') OR (commands.state = 'planned' AND commands.tries > 0))))",
                     params![now, connection.as_deref(), i64::from(everyone)],
                 )
                 .await

@@ -139,8 +139,9 @@ async fn r8_one_dead_mdm_keeps_no_other_waiting() {
     // Hangs, rather than refuse: each call takes its whole time-out.
     let gate = sim::Gate::new();
     dead.push_api_fault(ApiFault::hold(&gate).times(10_000));
-    for number in 0..200 {
-        let spec = DeviceSpec::new(format!("SIMDEAD{number:05}"), Kind::IpadWifi, number);
+    let serials: Vec<String> = (0..200).map(|n| format!("SIMDEAD{n:05}")).collect();
+    for (number, serial) in (0..).zip(&serials) {
+        let spec = DeviceSpec::new(serial, Kind::IpadWifi, number);
         Device::new(spec, &dead, &stage.apple).enrol();
     }
     dead.webhooks_settled().await;
@@ -152,6 +153,15 @@ async fn r8_one_dead_mdm_keeps_no_other_waiting() {
     assert!(
         dead.calls().count() <= 4,
         "no more than its share is tried at once"
+    );
+    let mut taken = 0;
+    for serial in &serials {
+        let tried = |command: &&Command| command.tries > 0;
+        taken += commands(&stage, serial).await.iter().filter(tried).count();
+    }
+    assert!(
+        (4..200).contains(&taken),
+        "{taken} of 400 were taken for it"
     );
     gate.open();
 }

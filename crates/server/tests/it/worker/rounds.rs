@@ -7,7 +7,7 @@ use escrow::enrollments::EpochState;
 use sim::nanomdm::Delivery;
 use sim::{Device, DeviceSpec, Kind};
 
-use crate::support::{Stage, in_time};
+use crate::support::{Stage, client, in_time};
 
 const SERIAL: &str = "SIMTEST00001";
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -74,6 +74,7 @@ async fn a_removed_connection_s_webhook_is_refused_at_once() {
     let permit = stage.permit("connection").await;
     let connections = stage.escrow().connections();
     connections.remove(&permit, "mdm").await.unwrap().unwrap();
+    let before = stage.now();
     stage
         .until("the webhook to be refused", async || {
             device.poll();
@@ -83,6 +84,49 @@ async fn a_removed_connection_s_webhook_is_refused_at_once() {
                 .is_some_and(|last| last.delivery == Delivery::Answered(401))
         })
         .await;
+    // What is kept of a connection would be used for five seconds more.
+    assert!(stage.now().since(before) < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn r8_after_a_burst_of_refused_webhooks_those_with_a_question_pending_are_asked_at_once() {
+    let stage = Stage::new().await;
+    let other = stage.enrolled("SIMTEST00002", Kind::IpadWifi).await;
+    let device = stage.device(SERIAL, Kind::IpadWifi);
+    device.enrol();
+    let id = device.enrollment_id();
+    stage
+        .mdm
+        .wait_for_command(&id, "ActivationLockBypassCode")
+        .await;
+    stage
+        .until("the commands to be on record as queued", async || {
+            let commands = stage.view(SERIAL).await.commands;
+            commands.len() == 2 && commands.iter().all(|c| c.state == CommandState::Queued)
+        })
+        .await;
+    stage.clock.advance(Duration::from_secs(1));
+    for _ in 0..3 {
+        let refused = client().post(format!("{}/v1/hooks/mdm", stage.url()));
+        assert_eq!(refused.send().await.unwrap().status(), 401);
+    }
+    // The next good webhook shows that the MDM is in its right mind again.
+    let before = stage.now();
+    other.poll();
+    let asked = async || {
+        let all = stage.mdm.commands().all();
+        let ours = all.iter().filter(|c| c.id == id);
+        ours.filter(|c| c.request_type == "ActivationLockBypassCode")
+            .count()
+    };
+    stage
+        .until("the question again", async || asked().await == 2)
+        .await;
+    let took = stage.now().since(before);
+    assert!(
+        took < Duration::from_secs(30),
+        "not only in the next round: {took:?}"
+    );
 }
 
 #[tokio::test]
