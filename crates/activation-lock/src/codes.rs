@@ -356,6 +356,8 @@ pub fn order(plan: &Plan<'_>) -> Vec<Try> {
         (
             !c.parses,
             rank(c, plan.status, first),
+            // A lock that may be on before one that is not.
+            !c.possibly_live,
             std::cmp::Reverse(c.last_seen),
             c.code.clone(),
         )

@@ -107,7 +107,7 @@ fn outcomes(unlock: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_four_stories_of_the_sandbox_end_as_they_are_told() {
+fn t12_t13_t22_the_four_stories_of_the_sandbox_end_as_they_are_told() {
     let sandbox = Sandbox::start();
 
     let locked = sandbox.device_that_is("locked by its user");

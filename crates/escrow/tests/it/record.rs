@@ -16,6 +16,8 @@ use escrow::record::{Incoming, Recorded};
 
 use crate::support::{CODE_A, CODE_B, CODE_C, Vault};
 
+mod signs;
+
 /// Speaks as one MDM connection about one enrollment, each event a second later than the one before.
 struct Mdm<'a> {
     vault: &'a Vault,
