@@ -173,10 +173,5 @@ fn ended_truly(place: &Installation, server: &Server, asked: &Asked) {
 }
 
 fn unlock(place: &Installation, server: &Server, asked: &Asked) -> Value {
-    let device = place.ok(server, &["devices", "show", &asked.serial]);
-    let unlocks = device["unlocks"].as_array().cloned().unwrap_or_default();
-    unlocks
-        .into_iter()
-        .find(|unlock| unlock["id"].as_str() == Some(&asked.id))
-        .unwrap_or_else(|| panic!("{}: an unlock that was queued is gone", asked.serial))
+    place.ok(server, &["unlocks", "show", &asked.id])
 }

@@ -31,6 +31,27 @@ async fn r6_a_lost_token_update_is_made_up_for_by_the_next_poll() {
 }
 
 #[tokio::test]
+async fn r1_a_code_told_before_the_serial_number_is_kept_through_a_new_enrolment() {
+    let vault = Vault::new().await;
+    let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
+    mdm.tell(Event::Seen).await;
+    let asked = mdm.collect_one(CommandType::BypassCode).await;
+    mdm.answer_code(&asked, CODE_A).await;
+    // Erased and enrolled anew before it was asked, or had said, who it is; a crash in between loses nothing.
+    mdm.enrol().await;
+    let asked = mdm.collect_one(CommandType::BypassCode).await;
+    mdm.answer_code(&asked, CODE_B).await;
+    let held = vault.reveal("SERIAL1").await;
+    let held: Vec<_> = held
+        .iter()
+        .map(|code| (code.text.expose().to_owned(), code.view.current))
+        .collect();
+    assert_eq!(held.len(), 2);
+    assert!(held.contains(&(CODE_A.to_owned(), false)), "a candidate");
+    assert!(held.contains(&(CODE_B.to_owned(), true)), "the current one");
+}
+
+#[tokio::test]
 async fn r8_after_a_crash_a_question_that_may_have_reached_the_mdm_is_asked_again() {
     let vault = Vault::new().await;
     let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
