@@ -84,8 +84,6 @@ pub(crate) struct Stage {
     pub(crate) organisation: OrganisationId,
     /// May do everything.
     pub(crate) actor: Actor,
-    /// The connection to `mdm`, named `mdm`.
-    pub(crate) connection: ConnectionView,
     settings: Settings,
     running: Option<Running>,
     hooks: Vec<(NanoMdm, String, String)>,
@@ -126,7 +124,7 @@ impl Stage {
             panic!("the first organisation is new")
         };
         let mdm = mdm_of(&apple, &clock, options.flavour).await;
-        let (connection, secret) = connect(
+        let (_, secret) = connect(
             &escrow,
             &permit(&escrow, &actor, &organisation.id, "mdm").await,
             "mdm",
@@ -143,7 +141,6 @@ impl Stage {
             clock,
             organisation: organisation.id,
             actor,
-            connection,
             settings,
             running: None,
             hooks: vec![(mdm.clone(), "mdm".to_owned(), secret)],
@@ -197,11 +194,6 @@ impl Stage {
 
     pub(crate) fn url(&self) -> String {
         self.running().url().to_owned()
-    }
-
-    /// Where webhooks of the first MDM go.
-    pub(crate) fn hook_url(&self) -> String {
-        format!("{}/v1/hooks/mdm", self.url())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
