@@ -257,7 +257,7 @@ impl Db {
     }
 }
 
-/// How the writer's connection is set. See [`Db::live_settings`].
+/// How the writer's connection is set. See [`crate::Escrow::live_settings`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveSettings {
     /// `wal`, or what else SQLite says.
