@@ -102,7 +102,7 @@ fn line(finding: &Finding) -> String {
     let verdict = match finding.verdict {
         Verdict::Ok => "ok  ",
         Verdict::Warn => "warn",
-        Verdict::Fail => "FAIL",
+        Verdict::Fail => "fail",
     };
     let mut line = format!("{verdict}  {:<16}  {}", finding.what, finding.says);
     if let Some(hint) = &finding.hint {
