@@ -337,35 +337,40 @@ pub fn next(unlock: &Unlock, tries: &[Try], candidates: usize, now: Timestamp) -
     if after(unlock.lock_requested_at) {
         return review(ReviewReason::LockedSince);
     }
-    if now >= unlock.deadline {
-        return review(ReviewReason::Deadline);
-    }
     if candidates == 0 {
         return review(ReviewReason::NoCandidate);
     }
-    match after_last_attempt(unlock, tries, now) {
+    let step = match after_last_attempt(unlock, tries, now) {
         Onward::Stop(why) => return review(why),
-        Onward::Step(step) => return step,
-        Onward::NextCandidate => {}
+        Onward::Step(step) => step,
+        Onward::NextCandidate => next_candidate(unlock, tries, review),
+    };
+    match step {
+        // What is definite is said whenever it comes; for another call there is no time.
+        Step::Try(_) | Step::Wait { .. } if now >= unlock.deadline => {
+            review(ReviewReason::Deadline)
+        }
+        step => step,
     }
+}
+
+/// The first try without a definite answer that the caps allow; an end when there is none.
+fn next_candidate(unlock: &Unlock, tries: &[Try], review: impl Fn(ReviewReason) -> Step) -> Step {
     if tries.is_empty() {
         return Step::Wait {
             until: unlock.deadline,
             why: WaitReason::NoCredential,
         };
     }
-    let capped = unlock.spent() >= ATTEMPTS_AN_UNLOCK
+    let spent = unlock.spent();
+    let capped = spent >= ATTEMPTS_AN_UNLOCK
         || (unlock.resumed_at.is_none()
-            && unlock.spent() + unlock.spent_by_others_today >= ATTEMPTS_A_DEVICE_A_DAY);
-    let mut open = tries.iter().filter(|t| !is_settled(unlock, t));
-    match if capped {
-        open.find(|t| t.uncapped)
-    } else {
-        open.next()
-    } {
-        Some(next) => Step::Try(Box::new(next.clone())),
-        None if undone() > 0 => review(ReviewReason::Cap),
-        None => all_refused(unlock, review),
+            && spent + unlock.spent_by_others_today >= ATTEMPTS_A_DEVICE_A_DAY);
+    let open: Vec<&Try> = tries.iter().filter(|t| !is_settled(unlock, t)).collect();
+    match open.iter().find(|t| !capped || t.uncapped) {
+        Some(next) => Step::Try(Box::new((*next).clone())),
+        None if open.is_empty() => all_refused(unlock, review),
+        None => review(ReviewReason::Cap),
     }
 }
 
@@ -380,16 +385,22 @@ impl Unlock {
         self.attempts.iter().filter(move |a| a.began_at >= since)
     }
 
-    /// Distinct triples that may have used up a chance, since the request or the last `continue`.
+    /// What counts against the cap of an unlock, since the request or the last `continue`.
     fn spent(&self) -> usize {
-        let mut spent: Vec<&Try> = Vec::new();
-        for attempt in self.recent().filter(|a| a.may_have_spent()) {
-            if !spent.iter().any(|t| t.is_same(&attempt.tried)) {
-                spent.push(&attempt.tried);
-            }
-        }
-        spent.len()
+        spent(self.recent())
     }
+}
+
+/// How much of the caps these calls of one unlock use up (R12): distinct triples that may have used up a chance. Asking about the
+/// same one again does not count, nor do codes that may be live.
+pub fn spent<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> usize {
+    let mut spent: Vec<&Try> = Vec::new();
+    for attempt in attempts.filter(|a| a.may_have_spent() && !a.tried.uncapped) {
+        if !spent.iter().any(|t| t.is_same(&attempt.tried)) {
+            spent.push(&attempt.tried);
+        }
+    }
+    spent.len()
 }
 
 impl Attempt {
@@ -460,7 +471,13 @@ fn after_last_attempt(unlock: &Unlock, tries: &[Try], now: Timestamp) -> Onward 
             Some(again) if again.credential.id != last.tried.credential.id => {
                 Onward::Step(Step::Try(Box::new(again.clone())))
             }
-            None if tries.is_empty() => Onward::NextCandidate,
+            // The one that was not accepted is not used any more.
+            _ if !tries
+                .iter()
+                .any(|t| t.credential.id == last.tried.credential.id) =>
+            {
+                Onward::NextCandidate
+            }
             _ => Onward::Step(Step::Wait {
                 until: unlock.deadline,
                 why: WaitReason::Credential,
@@ -476,12 +493,15 @@ fn after_last_attempt(unlock: &Unlock, tries: &[Try], now: Timestamp) -> Onward 
             } else {
                 WaitReason::Unavailable
             };
+            let wait = match retry_after {
+                // "At once" from a server that cannot help is no reason to hurry.
+                Some(asked) => asked.max(unlock.backoff.first),
+                None => unlock.backoff.after(failures_in_a_row(unlock)),
+            };
             let until = last
                 .ended_at
                 .unwrap_or(last.began_at)
-                .plus(
-                    retry_after.unwrap_or_else(|| unlock.backoff.after(failures_in_a_row(unlock))),
-                )
+                .plus(wait)
                 .min(unlock.deadline);
             match same {
                 _ if now < until => Onward::Step(Step::Wait { until, why }),
@@ -512,30 +532,17 @@ fn failures_in_a_row(unlock: &Unlock) -> usize {
 
 /// Everything was tried and nothing worked: what may be said (R15).
 fn all_refused(unlock: &Unlock, review: impl Fn(ReviewReason) -> Step) -> Step {
-    let any =
-        |wanted: fn(&AttemptResult) -> bool| unlock.attempts.iter().any(|a| wanted(&a.result));
-    if any(|r| {
-        matches!(
-            r,
-            AttemptResult::Ended {
-                outcome: Outcome::Unknown,
-                ..
-            }
-        )
-    }) {
-        Step::End(End::ProbablyUnlocked)
-    } else if any(|r| matches!(r, AttemptResult::Lost)) {
-        review(ReviewReason::PossiblyDone)
-    } else if any(|r| {
-        matches!(
-            r,
-            AttemptResult::Ended {
-                outcome: Outcome::Malformed,
-                ..
-            }
-        )
-    }) {
+    let ended_as = |attempt: &Attempt, wanted| matches!(attempt.result, AttemptResult::Ended { outcome, .. } if outcome == wanted);
+    let any = |wanted: &dyn Fn(&Attempt) -> bool| unlock.attempts.iter().any(wanted);
+    let is_refused =
+        |tried: &Try| any(&|a| ended_as(a, Outcome::Refused) && a.tried.is_same(tried));
+    if any(&|a| ended_as(a, Outcome::Malformed) && !is_refused(&a.tried)) {
+        // Not every candidate answered 404, whatever else happened.
         review(ReviewReason::Malformed)
+    } else if any(&|a| ended_as(a, Outcome::Unknown)) {
+        Step::End(End::ProbablyUnlocked)
+    } else if any(&|a| a.result == AttemptResult::Lost) {
+        review(ReviewReason::PossiblyDone)
     } else {
         Step::End(End::Rejected)
     }

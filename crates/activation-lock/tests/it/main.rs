@@ -3,4 +3,5 @@
 
 mod bypass_code;
 mod order;
+mod unlock;
 mod walk;

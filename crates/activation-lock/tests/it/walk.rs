@@ -9,9 +9,9 @@ use activation_lock::unlock::{
     Step, UNLOCK_DEADLINE, Unlock, WaitReason, late_outcome, next, outcome,
 };
 
-const BEGAN: Timestamp = Timestamp(1_000_000);
+pub(crate) const BEGAN: Timestamp = Timestamp(1_000_000);
 
-fn unlock() -> Unlock {
+pub(crate) fn unlock() -> Unlock {
     Unlock {
         requested_at: BEGAN,
         resumed_at: None,
@@ -28,7 +28,7 @@ fn unlock() -> Unlock {
     }
 }
 
-fn tries(count: usize) -> Vec<Try> {
+pub(crate) fn tries(count: usize) -> Vec<Try> {
     (0..count)
         .map(|number| Try {
             code: CodeId(format!("code {number}")),
@@ -58,7 +58,7 @@ fn endings() -> Vec<Option<Outcome>> {
     endings
 }
 
-fn ended(tried: &Try, how: Option<Outcome>, now: Timestamp) -> Attempt {
+pub(crate) fn ended(tried: &Try, how: Option<Outcome>, now: Timestamp) -> Attempt {
     Attempt {
         tried: tried.clone(),
         began_at: now,
