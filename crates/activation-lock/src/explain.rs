@@ -243,6 +243,15 @@ pub fn review(why: ReviewReason, untried: usize) -> Explanation {
         many => format!("{many} tries are left."),
     };
     match why {
+        ReviewReason::Malformed if untried == 0 => words(
+            "Apple refused every code that it could read, and could not read one of the texts that are kept as codes.",
+            "None of the codes was accepted. Where a request got no answer, that one may have turned the lock off all the \
+             same (unverified).",
+            format!(
+                "See which text was not read: it is shown as one that does not look like a code, and may have been \
+                 mistyped. Else, {WITHOUT_OUR_CODES}"
+            ),
+        ),
         ReviewReason::Malformed => words(
             "Apple could not read the request and the unlock stopped.",
             format!(

@@ -152,35 +152,62 @@ pub(super) async fn attempt(
     .transpose()
 }
 
-/// Calls of other operations for the same serial number: those of the last day anywhere, for the cap, and the triples that
-/// were refused in this organisation ever (R12).
+/// What other operations for the same serial number mean for this one (R12): how much of the cap of a day they used up,
+/// anywhere, and the triples that were refused in this organisation ever. A 404 after a call of the same operation that got no
+/// answer blames no code (R14): that call may have been the one that turned the lock off.
 async fn others(tx: &mut Tx<'_>, op: &Operation) -> Result<(usize, Vec<Try>)> {
     let since = tx.now().minus(DAY);
     let rows = tx
         .fetch_all(
             select_attempts!(
-                "WHERE serial = $1 AND operation <> $2 AND (began_at > $3 OR (organisation = $4 AND outcome = 'refused'))"
+                "WHERE serial = $1 AND operation <> $2 AND (began_at > $3 OR organisation = $4) \
+                 ORDER BY organisation, operation, position"
             ),
-            params![op.serial.as_str(), op.id.as_str(), since, op.organisation.as_str()],
+            params![
+                op.serial.as_str(),
+                op.id.as_str(),
+                since,
+                op.organisation.as_str()
+            ],
         )
         .await?;
-    let (mut spent, mut refused) = (0, Vec::new());
+    let mut operations: Vec<((String, String), Vec<Attempt>)> = Vec::new();
     for row in &rows {
-        let AttemptRow { attempt, .. } = AttemptRow::from_row(row)?;
-        if attempt.began_at > since && attempt.may_have_spent() {
-            spent += 1;
+        let key = (row.get("organisation")?, row.get("operation")?);
+        if operations.last().is_none_or(|(of, _)| *of != key) {
+            operations.push((key, Vec::new()));
         }
-        if matches!(
-            attempt.result,
-            AttemptResult::Ended {
-                outcome: Outcome::Refused,
-                ..
-            }
-        ) {
-            refused.push(attempt.tried);
+        if let Some((_, attempts)) = operations.last_mut() {
+            attempts.push(AttemptRow::from_row(row)?.attempt);
+        }
+    }
+    let (mut spent, mut refused) = (0, Vec::new());
+    for ((organisation, _), attempts) in operations {
+        spent += unlock::spent(attempts.iter().filter(|a| a.began_at > since));
+        if organisation == op.organisation.as_str() {
+            let sure = attempts.into_iter().take_while(|a| !is_unknown(a));
+            refused.extend(sure.filter(is_refused).map(|a| a.tried));
         }
     }
     Ok((spent, refused))
+}
+
+/// Whether a call may have worked without anybody having seen it.
+fn is_unknown(attempt: &Attempt) -> bool {
+    match attempt.result {
+        AttemptResult::InFlight | AttemptResult::Lost => true,
+        AttemptResult::Ended { outcome, .. } => outcome == Outcome::Unknown,
+    }
+}
+
+fn is_refused(attempt: &Attempt) -> bool {
+    matches!(
+        attempt.result,
+        AttemptResult::Ended {
+            outcome: Outcome::Refused,
+            ..
+        }
+    )
 }
 
 /// A connection's secret as a credential: another one after every change, the same topic.

@@ -53,6 +53,7 @@ fn settings(owner: &str) -> WorkSettings {
 
 mod credentials;
 mod leases;
+mod order;
 
 /// A vault with a push certificate, whose devices and unlocks are one call each.
 struct Desk {

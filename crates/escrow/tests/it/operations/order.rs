@@ -1,0 +1,121 @@
+//! What earlier calls mean for the order and the caps of an unlock, and what a lock of ours that may be on means (R4, R12, R14).
+
+use super::*;
+
+#[tokio::test]
+async fn r14_a_404_after_a_call_without_an_answer_does_not_put_the_code_behind_others() {
+    let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
+    let id = desk.unlock(SERIAL).await;
+    desk.work(|_| Outcome::Unknown).await;
+    desk.clock.advance(Duration::from_secs(3600));
+    desk.work(|_| Outcome::Refused).await;
+    assert_eq!(desk.state(&id).await, StateName::ProbablyUnlocked);
+    // Locked again, with the same code as likely as not.
+    desk.add_code(SERIAL, "no code at all", CodeKind::Device)
+        .await;
+    desk.unlock(SERIAL).await;
+    let sent = desk.work(|_| Outcome::Refused).await;
+    assert!(same(&sent, &[CODE_B, CODE_A, "no code at all"]));
+    // Now they were refused for sure.
+    desk.add_code(SERIAL, "nor is this", CodeKind::Device).await;
+    desk.unlock(SERIAL).await;
+    let sent = desk.work(|_| Outcome::Refused).await;
+    assert!(same(
+        &sent,
+        &["nor is this", CODE_B, CODE_A, "no code at all"]
+    ));
+}
+
+#[tokio::test]
+async fn r12_asking_about_one_code_often_uses_up_one_attempt_of_the_day() {
+    let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
+    let id = desk.unlock(SERIAL).await;
+    for _ in 0..12 {
+        assert!(same(&desk.work(|_| Outcome::Unknown).await, &[CODE_B]));
+        desk.clock.advance(Duration::from_secs(3600));
+    }
+    let permit = desk.may_unlock().await;
+    desk.escrow.operations().cancel(&permit, &id).await.unwrap();
+    let id = desk.unlock(SERIAL).await;
+    assert_eq!(desk.work(|_| Outcome::Refused).await.len(), 2);
+    assert_eq!(desk.state(&id).await, StateName::Rejected);
+}
+
+/// A lock of ours with this code may be on, as far as anybody knows.
+async fn may_be_live(desk: &Desk, code: &str) {
+    desk.add_code(SERIAL, code, CodeKind::Server).await;
+    let codes = desk.device(SERIAL).await.codes;
+    let id = &codes.last().unwrap().id.0;
+    let sql = "UPDATE codes SET lock_state = 'unknown' WHERE id = $1";
+    tamper(desk, sql, id).await;
+}
+
+#[tokio::test]
+async fn r4_a_server_code_that_may_be_live_is_tried_first_and_outside_every_cap_for_ever() {
+    let mut codes = vec![CODE_A, CODE_B];
+    codes.extend(MORE_CODES);
+    let desk = Desk::with_codes(&codes).await;
+    may_be_live(&desk, CODE_C).await;
+    let id = desk.unlock(SERIAL).await;
+    let sent = desk.work(|_| Outcome::Refused).await;
+    assert!(sent[0] == CODE_C);
+    assert_eq!(sent.len(), 7, "six codes and the one that is outside");
+    assert_eq!(desk.state(&id).await, StateName::Rejected);
+    // Refusals do not make it any less of a candidate, and the cap of the day does not keep it out.
+    for _ in 0..3 {
+        desk.clock.advance(Duration::from_secs(60));
+        let id = desk.unlock(SERIAL).await;
+        let sent = desk.work(|_| Outcome::Refused).await;
+        assert!(sent.iter().any(|code| code == CODE_C));
+        let view = desk.view(&id).await;
+        assert!(
+            view.attempts
+                .iter()
+                .any(|a| a.code_kind == CodeKind::Server)
+        );
+    }
+    let live = desk.device(SERIAL).await.codes.pop().unwrap();
+    assert_eq!(live.lock_state, "unknown");
+    desk.clock.advance(30 * DAY);
+    desk.certificate(TOPIC, "bb").await;
+    desk.unlock(SERIAL).await;
+    let sent = desk.work(|code| match code == CODE_C {
+        true => Outcome::Unlocked,
+        false => Outcome::Refused,
+    });
+    assert!(sent.await.iter().any(|code| code == CODE_C));
+    // A 200 with it ends "locked by us" (R15), and it stays a candidate.
+    let live = desk.device(SERIAL).await.codes.pop().unwrap();
+    assert_eq!(live.lock_state, "none");
+    assert!(live.used_at.is_some());
+}
+
+#[tokio::test]
+async fn r4_an_unlock_with_another_code_leaves_a_lock_that_may_be_ours_unknown() {
+    let desk = Desk::with_codes(&[CODE_A]).await;
+    may_be_live(&desk, CODE_C).await;
+    desk.unlock(SERIAL).await;
+    desk.work(|code| match code == CODE_A {
+        true => Outcome::Unlocked,
+        false => Outcome::Refused,
+    })
+    .await;
+    let codes = desk.device(SERIAL).await.codes;
+    assert!(codes[0].used_at.is_some() && codes[0].lock_state == "none");
+    assert_eq!(codes[1].lock_state, "unknown");
+}
+
+#[tokio::test]
+async fn t13_without_a_status_api_both_codes_refused_is_rejected_and_not_called_unlocked() {
+    let desk = Desk::with_codes(&[CODE_A]).await;
+    desk.add_code(SERIAL, CODE_B, CodeKind::Server).await;
+    let id = desk.unlock(SERIAL).await;
+    assert_eq!(desk.work(|_| Outcome::Refused).await.len(), 2);
+    let view = desk.view(&id).await;
+    assert_eq!(view.state, StateName::Rejected);
+    // Nobody can tell whether it is locked, and that is what is said of it.
+    let words = activation_lock::explain::end(&view.end().unwrap());
+    assert!(words.means.contains("cannot be told"));
+    let codes = desk.device(SERIAL).await.codes;
+    assert!(codes.len() == 2 && codes.iter().all(|code| code.used_at.is_none()));
+}
