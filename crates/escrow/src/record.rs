@@ -3,29 +3,34 @@
 //! For each event: is it known already (R22)? which epoch is it of (R6)? whose answer is it (R1)? what follows (R7, R8)?
 //! Events that arrive together are one transaction.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use activation_lock::asking::{self, Refusal};
+use activation_lock::asking::Refusal;
 use activation_lock::codes::{CodeText, Standing};
-use activation_lock::device::{ProductFamily, ProductType, SerialNumber};
-use activation_lock::guard::{self, Permission, ReadBack, Sent};
+use activation_lock::device::SerialNumber;
 use activation_lock::observation::{
     Authenticate, CommandReport, EnrollmentKind, Event, Observation, ReportStatus, ReportedCode,
     TokenUpdate,
 };
-use activation_lock::time::{DAY, Timestamp};
+use activation_lock::time::Timestamp;
 use activation_lock::window;
-use tokio::sync::oneshot;
 
 use crate::codes::{open_text, seal_text};
 use crate::commands::{Command, CommandState, CommandType};
 use crate::connections::ConnectionRef;
-use crate::db::{Tx, params};
+use crate::db::Tx;
 use crate::enrollments::{Epoch, EpochState, OpenedBy};
 use crate::ledger::{DeviceKey, Held, HeldChange, Ledger};
-use crate::{Error, Escrow, Fault, Result, audit, codes};
+use crate::{Escrow, Result, audit, codes};
+
+mod follow;
+mod known;
+mod line;
+
+pub(crate) use follow::follow_up;
+use known::{mark, not_on_record};
+pub(crate) use line::Line;
 
 /// One authenticated event of an MDM.
 pub struct Incoming {
@@ -50,102 +55,6 @@ pub enum Recorded {
 
 /// A text waiting for the serial number of its epoch.
 const HELD: &str = "held answer";
-/// DeviceInformation is asked again when the last answer is older than this.
-const INFORMATION_AGE: std::time::Duration = std::time::Duration::from_secs(6 * 24 * 60 * 60);
-
-/// How many events are put on record at once, at most.
-const BATCH: usize = 256;
-
-/// An event in line, and who waits for it.
-type Waiting = (Arc<Incoming>, oneshot::Sender<Result<Recorded>>);
-
-/// The line before the record: while one batch is being written, the next gathers here.
-#[derive(Default)]
-pub(crate) struct Line {
-    waiting: Mutex<Vec<Waiting>>,
-    moving: AtomicBool,
-}
-
-impl Line {
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Escrow {
-    /// Puts one event on record. When this returns, it is durable. Events that arrive together are written together.
-    ///
-    /// # Errors
-    /// When the database fails: then nothing is on record, and the sender is to be told so.
-    pub async fn record(&self, incoming: Incoming) -> Result<Recorded> {
-        let (reply, answer) = oneshot::channel();
-        let line = &self.shared.line;
-        line.waiting().push((Arc::new(incoming), reply));
-        if !line.moving.swap(true, Ordering::SeqCst) {
-            tokio::spawn(self.clone().move_line());
-        }
-        answer.await.unwrap_or(Err(Error::Database(Fault::Closed)))
-    }
-
-    /// Writes batch after batch until nobody waits.
-    async fn move_line(self) {
-        let line = &self.shared.line;
-        loop {
-            let batch: Vec<Waiting> = {
-                let mut waiting = line.waiting();
-                let size = waiting.len().min(BATCH);
-                waiting.drain(..size).collect()
-            };
-            if batch.is_empty() {
-                line.moving.store(false, Ordering::SeqCst);
-                // One may have come between the look and the word that nobody moves the line.
-                if line.waiting().is_empty() || line.moving.swap(true, Ordering::SeqCst) {
-                    return;
-                }
-                continue;
-            }
-            self.record_batch(batch).await;
-        }
-    }
-
-    async fn record_batch(&self, mut batch: Vec<Waiting>) {
-        let events: Vec<Arc<Incoming>> = batch.iter().map(|(event, _)| event.clone()).collect();
-        match self.write_events(events).await {
-            Ok(recorded) => {
-                if recorded.contains(&Recorded::Recorded) {
-                    self.wake_courier();
-                }
-                for ((_, reply), recorded) in batch.into_iter().zip(recorded) {
-                    // Nobody waits for it any more: it is on record all the same.
-                    let _ = reply.send(Ok(recorded));
-                }
-            }
-            Err(error) if batch.len() == 1 => {
-                if let Some((_, reply)) = batch.pop() {
-                    let _ = reply.send(Err(error));
-                }
-            }
-            // One bad event must not keep the others off the record.
-            Err(_) => {
-                for (event, reply) in batch {
-                    let result = self.write_events(vec![event]).await;
-                    let _ = reply.send(
-                        result.map(|recorded| recorded.first().copied().unwrap_or(Recorded::Known)),
-                    );
-                    self.wake_courier();
-                }
-            }
-        }
-    }
-
-    async fn write_events(&self, events: Vec<Arc<Incoming>>) -> Result<Vec<Recorded>> {
-        let escrow = self.clone();
-        self.db
-            .write("record", async move |tx| write(tx, &escrow, &events).await)
-            .await
-    }
-}
-
 /// Channels that never have anything for us (R10).
 fn is_of_no_use(kind: EnrollmentKind) -> bool {
     match kind {
@@ -217,52 +126,6 @@ async fn write(
     }
     ledger.write(tx).await?;
     Ok(recorded)
-}
-
-/// What makes an event the same event: organisation, connection, time and hash of the body (R22).
-type Mark = (String, String, i64, String);
-
-fn mark(event: &Incoming) -> Mark {
-    let Incoming {
-        connection,
-        digest,
-        observation,
-    } = event;
-    let digest = data_encoding::HEXLOWER.encode(digest);
-    (
-        connection.organisation.as_str().to_owned(),
-        connection.id.clone(),
-        observation.at.0,
-        digest,
-    )
-}
-
-/// Marks the events as received, and gives the marks of those that had not been.
-async fn not_on_record(tx: &mut Tx<'_>, events: &[Arc<Incoming>]) -> Result<HashSet<Mark>> {
-    let marks: Vec<_> = events
-        .iter()
-        .filter(|event| !is_of_no_use(event.observation.kind))
-        .map(|event| mark(event))
-        .collect();
-    let now = tx.now();
-    let rows = tx
-        .fetch_all(
-            "INSERT INTO received_events (organisation, connection, event_at, digest, received_at) \
-             SELECT value ->> 0, value ->> 1, CAST(value ->> 2 AS BIGINT), value ->> 3, $2 FROM json_each($1) \
-             WHERE true ON CONFLICT DO NOTHING RETURNING organisation, connection, event_at, digest",
-            params![serde_json::json!(marks).to_string(), now],
-        )
-        .await?;
-    let mut fresh = HashSet::with_capacity(rows.len());
-    for row in rows {
-        fresh.insert((
-            row.get("organisation")?,
-            row.get("connection")?,
-            row.get("event_at")?,
-            row.get("digest")?,
-        ));
-    }
-    Ok(fresh)
 }
 
 fn apply(ledger: &mut Ledger<'_>, connection: &ConnectionRef, seen: &Observation) -> Result<()> {
@@ -613,179 +476,4 @@ fn release_held(ledger: &mut Ledger<'_>, at: usize, key: &DeviceKey) -> Result<(
         codes::report(ledger, at, key, &text, &answer);
     }
     Ok(())
-}
-
-/// Decides what is asked of the device next, and puts it on record.
-pub(crate) fn follow_up(ledger: &mut Ledger<'_>, at: usize) {
-    if ledger.epoch(at).enrolled_at.is_some() {
-        let due = ask(ledger, at);
-        ledger.next_ask(at, Some(due));
-        permit_lock(ledger, at);
-    }
-    if let Some(serial) = ledger.epoch(at).serial.clone() {
-        let key = key_of(ledger, at, &serial);
-        mark_doubt(ledger, at, &key);
-        ledger.refresh_coverage(&key);
-    }
-}
-
-/// Asks for what is due (R6, R8, R10). Gives the moment of the next ask.
-fn ask(ledger: &mut Ledger<'_>, at: usize) -> Timestamp {
-    let now = ledger.now();
-    let epoch = ledger.epoch(at);
-    let family = ledger.product_type(at).map(ProductType::family);
-    let not_asked = epoch.why_not_asked(ledger.product_type(at));
-    let pending = ledger.pending(at, CommandType::BypassCode).is_some();
-    let mut due = asking::next_ask(&epoch.ask_history(pending));
-    let mut information_due = epoch
-        .facts
-        .info_asked_at
-        .is_none_or(|asked| asked.plus(INFORMATION_AGE) <= now);
-    if epoch.kind == EnrollmentKind::UserEnrollmentDevice {
-        information_due = false;
-    }
-    if not_asked.is_some() {
-        due = epoch.facts.info_asked_at.unwrap_or(now).plus(asking::WEEK);
-        ledger.void_pending(
-            at,
-            CommandType::BypassCode,
-            "the device is not one that gives a code",
-        );
-    } else if due <= now {
-        information_due |=
-            epoch.facts.info_at.is_none() || epoch.triggered_at.is_some_and(|t| t >= due);
-    }
-    // Who are you before what is your code: an answer of an adopted device waits for its serial number otherwise.
-    if information_due {
-        if ledger
-            .epoch(at)
-            .facts
-            .info_asked_at
-            .is_some_and(|asked| asked.plus(DAY) <= now)
-        {
-            ledger.void_pending(at, CommandType::DeviceInformation, "unanswered");
-        }
-        if ledger.plan(at, CommandType::DeviceInformation, "who is it") {
-            ledger.epoch_mut(at).facts.info_asked_at = Some(now);
-        }
-    }
-    let facts = &ledger.epoch(at).facts;
-    if family == Some(ProductFamily::Mac)
-        && facts.manageable.is_none()
-        && facts
-            .security_asked_at
-            .is_none_or(|asked| asked.plus(asking::WEEK) <= now)
-    {
-        ask_security(ledger, at);
-    }
-    if not_asked.is_none() && due <= now {
-        ledger.void_pending(at, CommandType::BypassCode, "unanswered, asked again");
-        ledger.plan(at, CommandType::BypassCode, "its code");
-        ledger.epoch_mut(at).last_asked_at = Some(now);
-        due = asking::next_ask(&ledger.epoch(at).ask_history(true));
-    }
-    due
-}
-
-fn ask_security(ledger: &mut Ledger<'_>, at: usize) {
-    let now = ledger.now();
-    if ledger.plan(at, CommandType::SecurityInfo, "can its lock be managed") {
-        ledger.epoch_mut(at).facts.security_asked_at = Some(now);
-    }
-}
-
-/// Sends the permission to lock, or withdraws it, when policy and guard say so (R7).
-fn permit_lock(ledger: &mut Ledger<'_>, at: usize) {
-    let epoch = ledger.epoch(at);
-    let policy = ledger.policy(&epoch.organisation);
-    if policy.wanted().is_none() || !epoch.is_undisputed() || epoch.serial.is_none() {
-        return;
-    }
-    let product = ledger.product_type(at);
-    let facts = guard::Facts {
-        policy,
-        not_asked: epoch.why_not_asked(product),
-        code_held: epoch.code.is_some(),
-        family: product.map(ProductType::family),
-        manageable: epoch.facts.manageable,
-        read_back: epoch
-            .facts
-            .allowed
-            .zip(epoch.facts.allowed_at)
-            .map(|(allowed, at)| ReadBack { allowed, at }),
-        sent: ledger.newest_permission(at).and_then(sent_permission),
-    };
-    let now = ledger.now();
-    match guard::permission(&facts) {
-        Permission::SendAllow => {
-            if ledger.plan(
-                at,
-                CommandType::LockPermission { allowed: true },
-                "policy: allow",
-            ) {
-                let facts = &mut ledger.epoch_mut(at).facts;
-                facts.permission_sent = true;
-                facts.first_allow.get_or_insert(now);
-            }
-        }
-        Permission::SendDeny => {
-            if ledger.plan(
-                at,
-                CommandType::LockPermission { allowed: false },
-                "policy: deny",
-            ) {
-                ledger.epoch_mut(at).facts.permission_sent = true;
-            }
-        }
-        Permission::AskSecurityInfo => ask_security(ledger, at),
-        Permission::ReadBack => {
-            if ledger.plan(
-                at,
-                CommandType::DeviceInformation,
-                "has the permission arrived",
-            ) {
-                ledger.epoch_mut(at).facts.info_asked_at = Some(now);
-            }
-        }
-        Permission::Nothing(_) => {}
-    }
-}
-
-fn sent_permission(command: &Command) -> Option<Sent> {
-    let CommandType::LockPermission { allowed } = command.what else {
-        return None;
-    };
-    let answer = match command.state {
-        CommandState::Planned | CommandState::Queued | CommandState::NotNow => {
-            guard::Answer::Pending
-        }
-        CommandState::Answered => guard::Answer::Acknowledged {
-            at: command.answered_at?,
-        },
-        CommandState::Failed => guard::Answer::Failed,
-        CommandState::Void | CommandState::GivenUp => return None,
-    };
-    Some(Sent { allowed, answer })
-}
-
-/// A code whose device may have been locked before the code was had is doubtful (R7).
-fn mark_doubt(ledger: &mut Ledger<'_>, at: usize, key: &DeviceKey) {
-    let epoch = ledger.epoch(at);
-    let (Some(code), Some(gap)) = (epoch.code.clone(), epoch.allowed_before_escrow()) else {
-        return;
-    };
-    let doubt = format!("allowed_before_escrow_{}", gap.as_str());
-    if let Some(known) = ledger.codes(key).iter().find(|known| known.id == code)
-        && known.doubt.as_ref() != Some(&doubt)
-    {
-        if let Some(known) = ledger.code_mut(key, &code) {
-            known.doubt = Some(doubt);
-        }
-        note(
-            ledger,
-            at,
-            "code.doubtful",
-            "the lock was allowed before this code was had",
-        );
-    }
 }
