@@ -172,7 +172,7 @@ named! {
         Late = "late",
         /// The answer to a command of ours that already had its final answer.
         Repeated = "repeated",
-        /// Nobody here asked, or the command is unknown.
+        /// Nobody here asked, the command is unknown, or it asked for something else.
         Unsolicited = "unsolicited",
         /// From an epoch in quarantine or in conflict (R5).
         Disputed = "disputed",
@@ -201,12 +201,19 @@ pub struct Retention {
 #[must_use]
 pub fn retain(current: Option<&CodeId>, same: Option<&CodeId>, standing: Standing) -> Retention {
     let newest = standing == Standing::Newest;
+    let ask_again = match standing {
+        // In a dispute or in quarantine no answer would settle anything, and asking would not end.
+        Standing::Newest | Standing::Disputed => false,
+        // The same answer told twice is one answer (R22).
+        Standing::Repeated => same.is_none(),
+        Standing::Late | Standing::Unsolicited => true,
+    };
     Retention {
         existing: same.cloned(),
         current: newest || (same.is_some() && same == current),
         replaces: newest && current.is_some() && same != current,
         opens_guard: newest,
-        ask_again: !newest,
+        ask_again,
     }
 }
 

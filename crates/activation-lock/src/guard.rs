@@ -199,7 +199,7 @@ pub struct OptionHistory {
     pub first_false: Option<Timestamp>,
     /// A code was first observed.
     pub first_code: Option<Timestamp>,
-    /// Permission of ours was first queued.
+    /// Permission of ours was first acknowledged: until then it was not ours that a reading found.
     pub first_allow: Option<Timestamp>,
 }
 

@@ -504,14 +504,14 @@ pub(crate) struct Answer<'a> {
     pub(crate) event_at: Timestamp,
 }
 
-/// A device reported a code (R1), in the epoch at `at`.
+/// A device reported a code (R1), in the epoch at `at`. Says whether it is to be asked again.
 pub(crate) fn report(
     ledger: &mut Ledger<'_>,
     at: usize,
     key: &DeviceKey,
     text: &CodeText,
     answer: &Answer<'_>,
-) {
+) -> bool {
     let topic = ledger.epoch(at).topic.clone();
     let incoming = Incoming {
         key,
@@ -538,10 +538,11 @@ pub(crate) fn report(
     });
 
     let now = ledger.now();
+    let moved = answer.standing == Standing::Newest && current.as_ref() != Some(&id);
+    if moved {
+        ledger.device_mut(key).device_code = Some(id.clone());
+    }
     if answer.standing == Standing::Newest {
-        if current.as_ref() != Some(&id) {
-            ledger.device_mut(key).device_code = Some(id.clone());
-        }
         if retention.replaces && ledger.epoch(at).code.is_none() {
             let opened_at = ledger.epoch(at).opened_at;
             ledger.window_opened(key, opened_at, window::evidence(false, true));
@@ -552,10 +553,7 @@ pub(crate) fn report(
         epoch.facts.answered_without_code = false;
         epoch.facts.refusal = None;
     }
-    if retention.ask_again {
-        ledger.epoch_mut(at).trigger(now, Trigger::StrayAnswer);
-    }
-    if new || retention.replaces {
+    if new || moved {
         let actor = ledger
             .escrow()
             .connection_actor(&ledger.epoch(at).connection);
@@ -567,6 +565,7 @@ pub(crate) fn report(
             .detail("replaces", retention.replaces);
         ledger.audit(entry);
     }
+    retention.ask_again
 }
 
 /// A code typed by a person.

@@ -436,7 +436,7 @@ impl Commands<'_> {
                 let looked_at = due.len();
                 let mut ledger = Ledger::new(tx, &escrow);
                 ledger
-                    .read_devices(tx, due, BTreeSet::new(), &BTreeSet::new())
+                    .read_devices(tx, due, BTreeSet::new(), Vec::new())
                     .await?;
                 for at in 0..looked_at {
                     record::follow_up(&mut ledger, at);

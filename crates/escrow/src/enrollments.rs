@@ -130,7 +130,7 @@ pub struct EpochFacts {
     pub allowed_first_false: Option<Timestamp>,
     /// A permission, to allow or to deny, was sent in this epoch.
     pub permission_sent: bool,
-    /// When we first sent the permission to allow.
+    /// When the device first acknowledged our permission to allow.
     pub first_allow: Option<Timestamp>,
     /// How the device refused to give a code, if it did at the last ask.
     pub refusal: Option<Refusal>,
@@ -300,6 +300,21 @@ impl Epoch {
             select_epochs!(
                 "(SELECT value FROM json_each($1)) AS wanted JOIN epochs ON organisation = wanted.value ->> 0 \
                  AND serial = wanted.value ->> 1 AND closed_at IS NULL"
+            ),
+            params![keys],
+        )
+        .await?
+        .iter()
+        .map(Self::from_row)
+        .collect()
+    }
+
+    /// Epochs by organisation and identifier; `keys` is a JSON array of those.
+    pub(crate) async fn of_ids(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<Self>> {
+        tx.fetch_all(
+            select_epochs!(
+                "(SELECT DISTINCT value FROM json_each($1)) AS wanted JOIN epochs ON organisation = wanted.value ->> 0 \
+                 AND epochs.id = wanted.value ->> 1"
             ),
             params![keys],
         )
@@ -512,11 +527,14 @@ impl Enrollments<'_> {
             .0
             .db
             .write("enrollments.settle_disputes", async move |tx| {
+                // Those that end now: one side was heard of, and only one.
+                let silent_since = tx.now().minus(SILENT_AFTER);
                 let disputed = tx
                     .fetch_all(
-                        "SELECT DISTINCT organisation, serial FROM epochs WHERE state = 'disputed' AND closed_at IS NULL \
-                         AND serial IS NOT NULL LIMIT 1000",
-                        params![],
+                        "SELECT organisation, serial FROM epochs WHERE state = 'disputed' AND closed_at IS NULL \
+                         AND serial IS NOT NULL GROUP BY organisation, serial \
+                         HAVING SUM(CASE WHEN seen_at > $1 THEN 1 ELSE 0 END) = 1 LIMIT 1000",
+                        params![silent_since],
                     )
                     .await?;
                 let mut settled = 0;
@@ -551,6 +569,7 @@ async fn settle(
     let (silent, heard): (Vec<usize>, Vec<usize>) = ledger
         .open_epochs(&key)
         .into_iter()
+        .filter(|at| ledger.epoch(*at).state != EpochState::Quarantined)
         .partition(|at| now.since(ledger.epoch(*at).seen_at) >= SILENT_AFTER);
     let [winner] = heard.as_slice() else {
         return Ok(false);

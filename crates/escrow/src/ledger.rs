@@ -97,7 +97,8 @@ impl<'e> Ledger<'e> {
     }
 
     /// Reads what events of these enrollments can touch: their live epochs, the devices named by them or by `serials`, the
-    /// other open epochs of those, their codes, and the commands that are pending or named by `commands`.
+    /// other open epochs of those, their codes, the commands that are pending or named by `commands`, and the epochs and
+    /// devices that those were for.
     pub(crate) async fn read(
         &mut self,
         tx: &mut Tx<'_>,
@@ -105,12 +106,24 @@ impl<'e> Ledger<'e> {
         serials: &BTreeSet<DeviceKey>,
         commands: &BTreeSet<(OrganisationId, String)>,
     ) -> Result<()> {
-        let live = if enrollments.is_empty() {
-            Vec::new()
-        } else {
-            Epoch::live_of(tx, enrollments).await?
-        };
-        self.read_devices(tx, live, serials.clone(), commands).await
+        let mut epochs = Vec::new();
+        if !enrollments.is_empty() {
+            epochs = Epoch::live_of(tx, enrollments).await?;
+        }
+        let mut named = Vec::new();
+        if !commands.is_empty() {
+            let ids = rows(commands.iter().map(|(o, id)| json!([o.as_str(), id])));
+            named = Command::of_ids(tx, &ids).await?;
+        }
+        let earlier: Vec<Json> = named
+            .iter()
+            .filter(|command| epochs.iter().all(|epoch| epoch.id != command.epoch))
+            .map(|command| json!([command.organisation.as_str(), command.epoch]))
+            .collect();
+        if !earlier.is_empty() {
+            epochs.extend(Epoch::of_ids(tx, &rows(earlier)).await?);
+        }
+        self.read_devices(tx, epochs, serials.clone(), named).await
     }
 
     /// Reads what belongs to these epochs and devices.
@@ -119,7 +132,7 @@ impl<'e> Ledger<'e> {
         tx: &mut Tx<'_>,
         epochs: Vec<Epoch>,
         mut serials: BTreeSet<DeviceKey>,
-        commands: &BTreeSet<(OrganisationId, String)>,
+        named: Vec<Command>,
     ) -> Result<()> {
         for epoch in &epochs {
             if let Some(serial) = &epoch.serial {
@@ -143,7 +156,7 @@ impl<'e> Ledger<'e> {
             }
         }
         self.read_held(tx).await?;
-        self.read_commands(tx, commands).await?;
+        self.read_commands(tx, named).await?;
         let organisations: BTreeSet<OrganisationId> = self
             .epochs
             .iter()
@@ -168,19 +181,15 @@ impl<'e> Ledger<'e> {
         Ok(())
     }
 
-    async fn read_commands(
-        &mut self,
-        tx: &mut Tx<'_>,
-        named: &BTreeSet<(OrganisationId, String)>,
-    ) -> Result<()> {
-        let mut found = Vec::new();
+    async fn read_commands(&mut self, tx: &mut Tx<'_>, named: Vec<Command>) -> Result<()> {
+        let mut found = named;
         if !self.epochs.is_empty() {
             let epochs = rows(
                 self.epochs
                     .iter()
                     .map(|e| json!([e.epoch.organisation.as_str(), e.epoch.id.as_str()])),
             );
-            found = Command::pending_of(tx, &epochs).await?;
+            found.extend(Command::pending_of(tx, &epochs).await?);
             let watched: Vec<Json> = self
                 .epochs
                 .iter()
@@ -190,10 +199,6 @@ impl<'e> Ledger<'e> {
             if !watched.is_empty() {
                 found.extend(Command::permissions_of(tx, &rows(watched)).await?);
             }
-        }
-        if !named.is_empty() {
-            let ids = rows(named.iter().map(|(o, id)| json!([o.as_str(), id.as_str()])));
-            found.extend(Command::of_ids(tx, &ids).await?);
         }
         for command in found {
             self.commands.insert(
@@ -241,6 +246,10 @@ impl<'e> Ledger<'e> {
                 && e.epoch.connection == connection.id
                 && e.epoch.organisation == connection.organisation
         })
+    }
+
+    pub(crate) fn epoch_of_id(&self, id: &str) -> Option<usize> {
+        self.epochs.iter().position(|e| e.epoch.id == id)
     }
 
     pub(crate) fn open_epochs(&self, key: &DeviceKey) -> Vec<usize> {
@@ -355,6 +364,18 @@ impl<'e> Ledger<'e> {
             let device = self.device_mut(key);
             device.coverage = state;
             device.coverage_reason = reason.map(str::to_owned);
+        }
+    }
+
+    /// An epoch was opened without evidence of an erase: whatever is known of the 15 days is of an earlier one (R9).
+    pub(crate) fn window_of_before(&mut self, key: &DeviceKey, opened_at: Timestamp) {
+        if self
+            .device(key)
+            .is_some_and(|d| d.window_opened_at.is_some_and(|had| had < opened_at))
+        {
+            let device = self.device_mut(key);
+            device.window_opened_at = None;
+            device.window_evidence = None;
         }
     }
 

@@ -184,6 +184,13 @@ impl Organisations<'_> {
                     params![confirmed.organisation().as_str(), user_lock.as_str(), now],
                 )
                 .await?;
+                // What was wanted before and has not left yet stays here; what is wanted now follows with each device's next event.
+                tx.execute(
+                    "UPDATE commands SET state = 'void', reason = 'the policy changed' WHERE organisation = $1 \
+                     AND type = 'Settings' AND state = 'planned' AND leased_until IS NULL AND argument <> $2",
+                    params![confirmed.organisation().as_str(), user_lock.as_str()],
+                )
+                .await?;
                 let entry = confirmed.entry("policy.user_lock").detail("user_lock", user_lock.as_str());
                 audit::record(tx, &escrow, entry).await
             })

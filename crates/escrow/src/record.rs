@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use activation_lock::asking::Refusal;
+use activation_lock::asking::{Refusal, Trigger};
 use activation_lock::codes::{CodeText, Standing};
 use activation_lock::device::SerialNumber;
 use activation_lock::observation::{
@@ -128,21 +129,26 @@ async fn write(
     Ok(recorded)
 }
 
+/// By so much the clock of an MDM may be ahead of ours. An event dated later still is taken to be of then: it would keep
+/// every later enrolment out, as older than itself.
+const AHEAD: Duration = Duration::from_secs(60 * 60);
+
 fn apply(ledger: &mut Ledger<'_>, connection: &ConnectionRef, seen: &Observation) -> Result<()> {
-    let Some(at) = epoch_of(ledger, connection, seen) else {
+    let now = ledger.now();
+    let when = seen.at.min(now.plus(AHEAD));
+    let Some(at) = epoch_of(ledger, connection, seen, when) else {
         return Ok(());
     };
-    let now = ledger.now();
     ledger.epoch_mut(at).seen_at = now;
     if matches!(seen.event, Event::Seen | Event::Report(_)) {
-        spoke(ledger, at, seen.at);
+        spoke(ledger, at, when);
     }
     match &seen.event {
-        Event::Authenticate(said) => authenticated(ledger, at, said, seen.at)?,
-        Event::TokenUpdate(said) => enrolled(ledger, at, said, seen.at),
-        Event::CheckOut if seen.at >= ledger.epoch(at).event_at => left(ledger, at),
+        Event::Authenticate(said) => authenticated(ledger, at, said, when)?,
+        Event::TokenUpdate(said) => enrolled(ledger, at, said, when),
+        Event::CheckOut if when >= ledger.epoch(at).event_at => left(ledger, at),
         Event::CheckOut | Event::Seen => {}
-        Event::Report(report) => reported(ledger, at, report, seen.at)?,
+        Event::Report(report) => reported(ledger, at, report, when)?,
     }
     if ledger.epoch(at).closed_at.is_none() {
         follow_up(ledger, at);
@@ -156,14 +162,15 @@ fn epoch_of(
     ledger: &mut Ledger<'_>,
     connection: &ConnectionRef,
     seen: &Observation,
+    when: Timestamp,
 ) -> Option<usize> {
     let live = ledger.live_epoch(connection, &seen.enrollment);
     let opened_by = match (&seen.event, live.map(|at| ledger.epoch(at))) {
         // Reordered: the epoch this Authenticate began is known by a later event already.
-        (Event::Authenticate(_), Some(epoch)) if seen.at <= epoch.event_at => return live,
+        (Event::Authenticate(_), Some(epoch)) if when <= epoch.event_at => return live,
         (Event::Authenticate(_), _) => OpenedBy::Authenticate,
         (Event::TokenUpdate(TokenUpdate { tally: Some(1), .. }), Some(epoch))
-            if epoch.enrolled_at.is_some_and(|enrolled| seen.at > enrolled) =>
+            if epoch.enrolled_at.is_some_and(|enrolled| when > enrolled) =>
         {
             OpenedBy::TokenUpdate
         }
@@ -175,12 +182,12 @@ fn epoch_of(
     if let Some(earlier) = live {
         ledger.close_epoch(earlier, EpochState::Superseded, "the device enrolled anew");
     }
-    let at = ledger.open_epoch(connection, &seen.enrollment, seen.kind, opened_by, seen.at);
+    let at = ledger.open_epoch(connection, &seen.enrollment, seen.kind, opened_by, when);
     if let Some(earlier) = live {
         ledger.bequeath_held(earlier, at);
     }
     if opened_by == OpenedBy::Adopted {
-        ledger.epoch_mut(at).enrolled_at = Some(seen.at);
+        ledger.epoch_mut(at).enrolled_at = Some(when);
     }
     Some(at)
 }
@@ -282,31 +289,49 @@ fn identify(ledger: &mut Ledger<'_>, at: usize, serial: &SerialNumber) -> Result
     device.suspect = None;
     device.seen_at = now;
     for other in ledger.open_epochs(&key) {
-        if other == at {
+        let (epoch, earlier) = (ledger.epoch(at), ledger.epoch(other));
+        if other == at || earlier.state == EpochState::Quarantined {
             continue;
         }
         // A fresh enrolment with the same MDM takes the place of the earlier one; anything else is a conflict.
-        let epoch = ledger.epoch(at);
-        if ledger.epoch(other).connection == epoch.connection
+        if earlier.connection == epoch.connection
             && epoch.opened_by != OpenedBy::Adopted
+            && earlier.event_at <= epoch.event_at
         {
             ledger.close_epoch(other, EpochState::Superseded, "the device enrolled anew");
         } else {
-            let reason = "two live enrollments claim this serial number";
-            for disputed in [other, at] {
-                let epoch = ledger.epoch_mut(disputed);
-                epoch.state = EpochState::Disputed;
-                epoch.state_reason = Some(reason.to_owned());
-            }
-            follow_up(ledger, other);
-            note(ledger, at, "enrollment.disputed", reason);
+            dispute(ledger, at, other);
         }
+    }
+    let epoch = ledger.epoch(at);
+    if epoch.is_undisputed() {
+        let opened_at = epoch.opened_at;
+        ledger.window_of_before(&key, opened_at);
     }
     if ledger.epoch(at).facts.awaiting_configuration {
         set_up_afresh(ledger, at);
     }
     release_held(ledger, at, &key)?;
     Ok(true)
+}
+
+/// Both claim one serial number: neither moves the current code until one falls silent (R5). From now on both are listened
+/// for: until now polls of the other were no news.
+fn dispute(ledger: &mut Ledger<'_>, at: usize, other: usize) {
+    let (now, reason) = (
+        ledger.now(),
+        "two live enrollments claim this serial number",
+    );
+    for disputed in [other, at] {
+        let epoch = ledger.epoch_mut(disputed);
+        if epoch.is_undisputed() {
+            epoch.state = EpochState::Disputed;
+            epoch.state_reason = Some(reason.to_owned());
+            epoch.seen_at = now;
+        }
+    }
+    follow_up(ledger, other);
+    note(ledger, at, "enrollment.disputed", reason);
 }
 
 fn note(ledger: &mut Ledger<'_>, at: usize, action: &'static str, words: &str) {
@@ -325,12 +350,14 @@ fn note(ledger: &mut Ledger<'_>, at: usize, action: &'static str, words: &str) {
 /// How an answer stands to what was asked (R1).
 fn standing(epoch: &Epoch, command: Option<&Command>) -> Standing {
     match command {
-        _ if !epoch.is_undisputed() => Standing::Disputed,
-        None => Standing::Unsolicited,
         Some(command) if command.epoch != epoch.id => Standing::Late,
-        Some(command) if command.state.has_final_answer() => Standing::Repeated,
-        Some(command) if !command.state.is_pending() => Standing::Late,
-        Some(_) => Standing::Newest,
+        _ if !epoch.is_undisputed() => Standing::Disputed,
+        Some(command) if command.what == CommandType::BypassCode => match command.state {
+            state if state.has_final_answer() => Standing::Repeated,
+            state if state.is_pending() => Standing::Newest,
+            _ => Standing::Late,
+        },
+        _ => Standing::Unsolicited,
     }
 }
 
@@ -347,7 +374,6 @@ fn reported(
         .and_then(|id| ledger.command(&epoch.organisation, id))
         .filter(|c| c.connection == epoch.connection && c.enrollment == epoch.enrollment)
         .cloned();
-    let standing = standing(epoch, command.as_ref());
     let failed = matches!(
         report.status,
         ReportStatus::Error | ReportStatus::CommandFormatError
@@ -367,6 +393,12 @@ fn reported(
             _ => (CommandState::Answered, None),
         };
         ledger.answered(&command.id, state, reason);
+        if state == CommandState::Answered
+            && command.what == (CommandType::LockPermission { allowed: true })
+        {
+            let now = ledger.now();
+            ledger.epoch_mut(at).facts.first_allow.get_or_insert(now);
+        }
     }
     if report.status == ReportStatus::NotNow {
         return Ok(());
@@ -378,12 +410,12 @@ fn reported(
     {
         ledger.epoch_mut(at).facts.last_error = Some(link.clone());
     }
-    if let Some(information) = &report.device_information {
-        if let Some(serial) = &information.serial
-            && !identify(ledger, at, serial)?
-        {
-            return Ok(());
-        }
+    let told = report.device_information.as_deref();
+    let sure = match told.and_then(|information| information.serial.as_ref()) {
+        Some(serial) => identify(ledger, at, serial)?,
+        None => true,
+    };
+    if let Some(information) = told.filter(|_| sure) {
         let now = ledger.now();
         ledger.epoch_mut(at).learn(information, now);
         if let Some(serial) = ledger.epoch(at).serial.clone() {
@@ -397,6 +429,7 @@ fn reported(
     if let Some(security) = &report.security_info {
         ledger.epoch_mut(at).learn_security(security);
     }
+    let standing = standing(ledger.epoch(at), command.as_ref());
     match &report.bypass_code {
         ReportedCode::Code(text) if !failed => {
             let answer = codes::Answer {
@@ -404,7 +437,8 @@ fn reported(
                 command: report.command.as_deref(),
                 event_at: when,
             };
-            code_reported(ledger, at, text, &answer);
+            let asked = command.and_then(|command| ledger.epoch_of_id(&command.epoch));
+            code_reported(ledger, at, asked.unwrap_or(at), text, &answer);
         }
         _ if command
             .as_ref()
@@ -431,14 +465,25 @@ fn first_error(report: &CommandReport) -> Option<String> {
         .map(|link| format!("{} {}: {}", link.domain, link.code, link.description))
 }
 
-/// A code arrived. Until the epoch's serial number is known it is held, sealed; it is never thrown away (R1).
-fn code_reported(ledger: &mut Ledger<'_>, at: usize, text: &CodeText, answer: &codes::Answer<'_>) {
-    let epoch = ledger.epoch(at);
-    if let Some(serial) = epoch.serial.clone() {
-        let key = key_of(ledger, at, &serial);
-        codes::report(ledger, at, &key, text, answer);
-        return;
+/// A code arrived in the epoch at `at`, in answer to what was asked in the one at `asked`: it is of that one's device. Until
+/// the serial number is known it is held, sealed; it is never thrown away (R1).
+fn code_reported(
+    ledger: &mut Ledger<'_>,
+    at: usize,
+    asked: usize,
+    text: &CodeText,
+    answer: &codes::Answer<'_>,
+) {
+    for of in [asked, at] {
+        if let Some(serial) = ledger.epoch(of).serial.clone() {
+            let key = key_of(ledger, of, &serial);
+            if codes::report(ledger, of, &key, text, answer) {
+                ask_again(ledger, at);
+            }
+            return ledger.refresh_coverage(&key);
+        }
     }
+    let epoch = ledger.epoch(at);
     let (id, organisation, epoch) = (
         ledger.new_id(),
         epoch.organisation.clone(),
@@ -473,7 +518,15 @@ fn release_held(ledger: &mut Ledger<'_>, at: usize, key: &DeviceKey) -> Result<(
             command: held.command.as_deref(),
             event_at: held.event_at,
         };
-        codes::report(ledger, at, key, &text, &answer);
+        if codes::report(ledger, at, key, &text, &answer) {
+            ask_again(ledger, at);
+        }
     }
     Ok(())
+}
+
+/// A code came that nobody asked for now: the enrollment it came from is asked again at once (R1, R8).
+fn ask_again(ledger: &mut Ledger<'_>, at: usize) {
+    let now = ledger.now();
+    ledger.epoch_mut(at).trigger(now, Trigger::StrayAnswer);
 }

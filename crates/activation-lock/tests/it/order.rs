@@ -230,9 +230,16 @@ fn r1_only_the_answer_to_the_newest_ask_moves_the_current_code() {
             current: newest,
             replaces: newest,
             opens_guard: newest,
-            ask_again: !newest,
+            ask_again: matches!(standing, Standing::Late | Standing::Unsolicited),
         };
         assert_eq!(another, expected, "{standing}");
+        // A code that nobody knew, in an answer to a command that had its answer, is worth a question.
+        let asks = expected.ask_again || standing == Standing::Repeated;
+        assert_eq!(
+            retain(Some(&a), None, standing).ask_again,
+            asks,
+            "{standing}"
+        );
         let same = retain(Some(&a), Some(&a), standing);
         assert!(same.current && !same.replaces, "{standing}");
         assert_eq!(retain(None, None, standing).current, newest, "{standing}");

@@ -79,6 +79,7 @@ CREATE TABLE epochs (
 
 CREATE UNIQUE INDEX epochs_live ON epochs (organisation, connection, enrollment) WHERE closed_at IS NULL;
 CREATE INDEX epochs_to_ask ON epochs (next_ask_at) WHERE next_ask_at IS NOT NULL AND closed_at IS NULL;
+CREATE INDEX epochs_disputed ON epochs (organisation, serial) WHERE state = 'disputed' AND closed_at IS NULL;
 CREATE INDEX epochs_of_enrollment ON epochs (organisation, connection, enrollment, id);
 CREATE INDEX epochs_of_device ON epochs (organisation, serial, id);
 

@@ -133,6 +133,23 @@ mod tests {
                  organisation = wanted.value ->> 0 AND epoch = wanted.value ->> 1",
                 "held_answers_of_epoch (organisation=? AND epoch=?)",
             ),
+            (
+                "EXPLAIN QUERY PLAN SELECT * FROM (SELECT DISTINCT value FROM json_each($1)) AS wanted JOIN epochs ON \
+                 organisation = wanted.value ->> 0 AND epochs.id = wanted.value ->> 1",
+                "USING PRIMARY KEY (organisation=? AND id=?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT organisation, serial FROM epochs WHERE state = 'disputed' AND closed_at IS NULL \
+                 AND serial IS NOT NULL GROUP BY organisation, serial \
+                 HAVING SUM(CASE WHEN seen_at > $1 THEN 1 ELSE 0 END) = 1 LIMIT 1000",
+                "epochs_disputed",
+            ),
+            (
+                "EXPLAIN QUERY PLAN DELETE FROM received_events WHERE (organisation, connection, event_at, digest) IN \
+                 (SELECT organisation, connection, event_at, digest FROM received_events \
+                  WHERE received_at <= $1 ORDER BY received_at LIMIT 10000)",
+                "received_events_by_age (received_at<?)",
+            ),
         ];
         for (sql, index) in cases {
             let rows = db

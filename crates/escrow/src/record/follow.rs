@@ -98,6 +98,20 @@ fn ask_security(ledger: &mut Ledger<'_>, at: usize) {
 fn permit_lock(ledger: &mut Ledger<'_>, at: usize) {
     let epoch = ledger.epoch(at);
     let policy = ledger.policy(&epoch.organisation);
+    let is_meant = |command: &Command| {
+        epoch.is_undisputed()
+            && policy
+                .wanted()
+                .is_some_and(|allowed| command.what == CommandType::LockPermission { allowed })
+    };
+    let what = CommandType::LockPermission { allowed: true };
+    if ledger
+        .pending(at, what)
+        .is_some_and(|c| c.state == CommandState::Planned && !is_meant(c))
+    {
+        ledger.void_pending(at, what, "no longer wanted");
+    }
+    let epoch = ledger.epoch(at);
     if policy.wanted().is_none() || !epoch.is_undisputed() || epoch.serial.is_none() {
         return;
     }
@@ -123,9 +137,7 @@ fn permit_lock(ledger: &mut Ledger<'_>, at: usize) {
                 CommandType::LockPermission { allowed: true },
                 "policy: allow",
             ) {
-                let facts = &mut ledger.epoch_mut(at).facts;
-                facts.permission_sent = true;
-                facts.first_allow.get_or_insert(now);
+                ledger.epoch_mut(at).facts.permission_sent = true;
             }
         }
         Permission::SendDeny => {

@@ -16,6 +16,9 @@ use escrow::record::{Incoming, Recorded};
 
 use crate::support::{CODE_A, CODE_B, CODE_C, Vault};
 
+mod answers;
+mod disputes;
+mod permission;
 mod signs;
 
 /// Speaks as one MDM connection about one enrollment, each event a second later than the one before.
