@@ -241,23 +241,25 @@ impl Audit<'_> {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<AuditRow>> {
-        let (escrow, permit, filter) = (self.0.clone(), permit.clone(), filter.clone());
+        let (escrow, confirmed, filter) = (self.0.clone(), permit.clone(), filter.clone());
         let after = after.map(str::to_owned);
-        self.0
+        let result = self
+            .0
             .db
             .read(async move |tx| {
-                permit.confirm(tx).await?;
+                confirmed.confirm(tx).await?;
                 list(
                     tx,
                     escrow.keyring(),
-                    permit.organisation(),
+                    confirmed.organisation(),
                     &filter,
                     after.as_deref(),
                     limit,
                 )
                 .await
             })
-            .await
+            .await;
+        self.0.audit_refusal(permit, result).await
     }
 
     /// Recomputes the MAC of every row of every organisation, and compares the copied columns with the text. It finds what

@@ -596,54 +596,33 @@ pub struct Codes<'a>(pub(crate) &'a Escrow);
 
 impl Codes<'_> {
     /// Opens every code of a device for a person (R8: the device is asked again afterwards). The audit row is
-    /// committed before the texts are handed out.
+    /// committed before the texts are handed out. A code whose cell is damaged is left out, and named in that row.
     ///
     /// # Errors
-    /// When the permit no longer holds, a cell does not open, or the database fails.
+    /// When the permit no longer holds, none of the cells opens, or the database fails.
     pub async fn reveal(
         &self,
         permit: &Permit<Reveal>,
         serial: &SerialNumber,
         reason: &str,
     ) -> Result<Vec<RevealedCode>> {
-        let (escrow, permit, serial, reason) = (
+        let (escrow, confirmed, serial, reason) = (
             self.0.clone(),
             permit.clone(),
             serial.clone(),
             reason.to_owned(),
         );
-        let revealed = self
+        let result = self
             .0
             .db
             .write("codes.reveal", async move |tx| {
-                permit.confirm(tx).await?;
-                let organisation = permit.organisation().clone();
-                let now = tx.now();
-                let rows = rows(tx, &organisation, &serial).await?;
-                let mut revealed = Vec::with_capacity(rows.len());
-                for row in rows {
-                    let form = if row.reported { Form::Reported } else { Form::Kept };
-                    let text = row.open(&escrow, &organisation, form)?;
-                    revealed.push(RevealedCode { text, view: row.view });
-                }
-                let ids: Vec<&str> = revealed.iter().map(|r| r.view.id.0.as_str()).collect();
-                let entry = permit
-                    .entry("code.reveal")
-                    .subject(serial.as_str())
-                    .reason(&reason)
-                    .detail("codes", ids.join(" "));
-                audit::record(tx, &escrow, entry).await?;
-                tx.execute(
-                    "UPDATE codes SET revealed_at = $3, revealed_by = $4 WHERE organisation = $1 AND serial = $2",
-                    params![organisation.as_str(), serial.as_str(), now, permit.actor().name()],
-                )
-                .await?;
-                commands::ask_soon(tx, &escrow, &organisation, &serial, Trigger::Reveal).await?;
-                Ok(revealed)
+                confirmed.confirm(tx).await?;
+                reveal(tx, &escrow, &confirmed, &serial, &reason).await
             })
-            .await?;
+            .await;
+        let revealed = self.0.audit_refusal(permit, result).await?;
         self.0.wake_courier();
-        Ok(revealed)
+        revealed
     }
 
     /// Keeps a code that a person typed, as a candidate: it never replaces what a device said (R1).
@@ -651,13 +630,14 @@ impl Codes<'_> {
     /// # Errors
     /// When the permit no longer holds, or the database fails.
     pub async fn add_typed(&self, permit: &Permit<Edit>, typed: TypedCode) -> Result<Typed> {
-        let (escrow, permit) = (self.0.clone(), permit.clone());
+        let (escrow, confirmed) = (self.0.clone(), permit.clone());
         let typed = std::sync::Arc::new(typed);
-        self.0
+        let result = self
+            .0
             .db
             .write("codes.add_typed", async move |tx| {
-                permit.confirm(tx).await?;
-                let organisation = permit.organisation().clone();
+                confirmed.confirm(tx).await?;
+                let organisation = confirmed.organisation().clone();
                 let key = (organisation, typed.serial.clone());
                 let mut ledger = Ledger::new(tx, &escrow);
                 ledger
@@ -685,7 +665,7 @@ impl Codes<'_> {
                     command: None,
                     event_at,
                 });
-                let entry = permit
+                let entry = confirmed
                     .entry("code.typed")
                     .subject(typed.serial.as_str())
                     .detail("code", id.0.as_str())
@@ -699,6 +679,66 @@ impl Codes<'_> {
                     shape: typed.text.shape(),
                 })
             })
-            .await
+            .await;
+        self.0.audit_refusal(permit, result).await
     }
+}
+
+/// Opens what opens of a device's codes, and puts on record who sees which. The inner error is that of codes none of which
+/// opens: that it was tried stays on record.
+async fn reveal(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    permit: &Permit<Reveal>,
+    serial: &SerialNumber,
+    reason: &str,
+) -> Result<Result<Vec<RevealedCode>>> {
+    let organisation = permit.organisation();
+    let (mut revealed, mut damaged, mut fault) = (Vec::new(), Vec::new(), None);
+    for row in rows(tx, organisation, serial).await? {
+        let form = if row.reported {
+            Form::Reported
+        } else {
+            Form::Kept
+        };
+        match row.open(escrow, organisation, form) {
+            Ok(text) => revealed.push(RevealedCode {
+                text,
+                view: row.view,
+            }),
+            Err(error) => {
+                tracing::error!(%error, code = row.view.id.0, "a sealed code does not open; run doctor");
+                damaged.push(row.view.id.0);
+                fault = Some(error);
+            }
+        }
+    }
+    let ids: Vec<&str> = revealed.iter().map(|r| r.view.id.0.as_str()).collect();
+    let mut entry = permit
+        .entry("code.reveal")
+        .subject(serial.as_str())
+        .reason(reason)
+        .detail("codes", ids.join(" "));
+    if !damaged.is_empty() {
+        entry = entry.detail("damaged", damaged.join(" "));
+    }
+    if let Some(fault) = fault.filter(|_| revealed.is_empty()) {
+        audit::record(tx, escrow, entry.result("damaged")).await?;
+        return Ok(Err(fault));
+    }
+    audit::record(tx, escrow, entry).await?;
+    let now = tx.now();
+    tx.execute(
+        "UPDATE codes SET revealed_at = $3, revealed_by = $4 WHERE organisation = $1 \
+         AND id IN (SELECT value FROM json_each($2))",
+        params![
+            organisation.as_str(),
+            json!(ids).to_string(),
+            now,
+            permit.actor().name()
+        ],
+    )
+    .await?;
+    commands::ask_soon(tx, escrow, organisation, serial, Trigger::Reveal).await?;
+    Ok(Ok(revealed))
 }

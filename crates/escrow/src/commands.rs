@@ -460,18 +460,18 @@ impl Commands<'_> {
         permit: &Permit<Refresh>,
         serial: &SerialNumber,
     ) -> Result<Refreshed> {
-        let (escrow, permit, serial) = (self.0.clone(), permit.clone(), serial.clone());
-        let done = self
+        let (escrow, confirmed, serial) = (self.0.clone(), permit.clone(), serial.clone());
+        let result = self
             .0
             .db
             .write("commands.refresh", async move |tx| {
-                permit.confirm(tx).await?;
-                let organisation = permit.organisation().clone();
+                confirmed.confirm(tx).await?;
+                let organisation = confirmed.organisation().clone();
                 let asked = ask_soon(tx, &escrow, &organisation, &serial, Trigger::Person).await?;
                 crate::audit::record(
                     tx,
                     &escrow,
-                    permit
+                    confirmed
                         .entry("device.refresh")
                         .subject(serial.as_str())
                         .detail("enrollments", asked),
@@ -483,7 +483,8 @@ impl Commands<'_> {
                     Refreshed::Asked
                 })
             })
-            .await?;
+            .await;
+        let done = self.0.audit_refusal(permit, result).await?;
         self.0.wake_courier();
         Ok(done)
     }

@@ -668,20 +668,21 @@ impl Devices<'_> {
         serial: &SerialNumber,
         set: &Corrections,
     ) -> Result<()> {
-        let (escrow, permit, serial, set) =
+        let (escrow, confirmed, serial, set) =
             (self.0.clone(), permit.clone(), serial.clone(), set.clone());
-        self.0
+        let result = self
+            .0
             .db
             .write("devices.correct", async move |tx| {
-                permit.confirm(tx).await?;
-                let organisation = permit.organisation().clone();
+                confirmed.confirm(tx).await?;
+                let organisation = confirmed.organisation().clone();
                 let key = (organisation, serial.clone());
                 let mut ledger = Ledger::new(tx, &escrow);
                 ledger
                     .read(tx, &[], &[key.clone()].into(), &[].into())
                     .await?;
                 let device = ledger.device_mut(&key);
-                let mut entry = permit.entry("device.corrected").subject(serial.as_str());
+                let mut entry = confirmed.entry("device.corrected").subject(serial.as_str());
                 if let Some(product_type) = &set.product_type {
                     device.product_type = Some(product_type.clone());
                     device.product_source = Some(IdentitySource::Person);
@@ -701,7 +702,8 @@ impl Devices<'_> {
                 ledger.audit(entry);
                 ledger.write(tx).await
             })
-            .await
+            .await;
+        self.0.audit_refusal(permit, result).await
     }
 }
 

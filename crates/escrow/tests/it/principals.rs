@@ -15,8 +15,10 @@ use escrow::principals::{NewToken, SecretText, TokenView};
 use escrow::push_certificates::NewPushCertificate;
 use subtle::ConstantTimeEq;
 
-use crate::audit_trail::audit_texts;
+use crate::audit_trail::{audit_texts, tamper};
 use crate::support::Vault;
+
+mod revoked;
 
 async fn token(vault: &Vault, scope: &str) -> (TokenView, SecretText) {
     let permit = vault.permit("token").await;
