@@ -26,6 +26,8 @@ enum Task {
     SettleDisputes,
     /// Idempotency keys are forgotten.
     SweepKeys,
+    /// By what events are recognised is forgotten after 30 days (R22).
+    SweepEvents,
     /// The counters are compared with what they count.
     SweepCoverage,
     /// Push certificates that end soon are logged.
@@ -60,6 +62,7 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
         round(Task::WatchCertificates, DAY, Duration::ZERO),
         round(Task::SettleDisputes, HOUR, MINUTE),
         round(Task::SweepKeys, HOUR, MINUTE),
+        round(Task::SweepEvents, HOUR, MINUTE),
         round(Task::SweepCoverage, DAY, FIRST_SWEEP),
     ];
     while !shutdown.is_requested() {
@@ -114,6 +117,9 @@ async fn perform(task: Task, app: &App, shutdown: &Shutdown) -> escrow::Result<(
         }
         Task::SweepKeys => {
             app.escrow.operations().sweep_idempotency_keys().await?;
+        }
+        Task::SweepEvents => {
+            app.escrow.sweep_known_events().await?;
         }
         Task::SweepCoverage => {
             app.escrow.coverage().sweep().await?;

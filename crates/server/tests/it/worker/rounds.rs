@@ -165,3 +165,40 @@ async fn r5_a_dispute_ends_when_one_side_has_been_silent_for_a_week() {
         .await;
     assert!(here.is_enrolled());
 }
+
+#[tokio::test]
+async fn r22_an_event_is_known_again_for_thirty_days_and_then_forgotten() {
+    let stage = Stage::new().await;
+    stage.enrolled(SERIAL, Kind::IpadWifi).await;
+    let told_again = async |result: &str| {
+        let metrics = client().get(format!("{}/metrics", stage.url()));
+        let text = metrics.send().await.unwrap().text().await.unwrap();
+        let counter = format!("lockwarden_webhooks_total{{result=\"{result}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&counter));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let before = told_again("known").await;
+    assert!(stage.mdm.replay_webhook(0));
+    stage
+        .until("the event to be known", async || {
+            told_again("known").await == before + 1
+        })
+        .await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    stage.clock.advance(day * 29);
+    assert!(stage.mdm.replay_webhook(0));
+    stage
+        .until("the event to be known still", async || {
+            told_again("known").await == before + 2
+        })
+        .await;
+    let recorded = told_again("recorded").await;
+    stage.clock.advance(day * 2);
+    stage
+        .until_in_steps("the event to be forgotten", HOUR, async || {
+            stage.mdm.replay_webhook(0);
+            stage.mdm.webhooks_settled().await;
+            told_again("recorded").await > recorded
+        })
+        .await;
+}
