@@ -272,18 +272,25 @@ impl Installation {
         )
     }
 
-    /// Has a device poll until the server holds its present code.
+    /// Has a device poll until the server holds its present code and knows who it is: Apple's fake looks at the IMEIs too.
     pub(crate) fn wait_for_code(&self, server: &Server, device: &Device) {
         let serial = device.serial();
         let wanted = device.code_text();
         wait_for("the device's code", || {
             let _in_runtime = self.runtime.enter();
             device.poll();
-            self.codes(server, &serial)
+            let held = self
+                .codes(server, &serial)
                 .into_iter()
-                .any(|(code, current)| current && code == wanted)
-                .then_some(())
+                .any(|(code, current)| current && code == wanted);
+            (held && self.has_said_who_it_is(server, &serial)).then_some(())
         });
+    }
+
+    fn has_said_who_it_is(&self, server: &Server, serial: &str) -> bool {
+        let shown = self.ok(server, &["devices", "show", serial]);
+        let epoch = shown["epochs"].as_array().and_then(|all| all.last());
+        epoch.is_some_and(|epoch| !epoch["facts"]["information_at"].is_null())
     }
 
     /// The codes of a device, by `reveal`: text, and whether it is current.

@@ -18,6 +18,7 @@ const INFORMATION_AGE: Duration = Duration::from_secs(6 * 24 * 60 * 60);
 /// Decides what is asked of the device next, and puts it on record.
 pub(crate) fn follow_up(ledger: &mut Ledger<'_>, at: usize) {
     if ledger.epoch(at).enrolled_at.is_some() {
+        void_lost(ledger, at);
         let due = ask(ledger, at);
         ledger.next_ask(at, Some(due));
         permit_lock(ledger, at);
@@ -26,6 +27,32 @@ pub(crate) fn follow_up(ledger: &mut Ledger<'_>, at: usize) {
         let key = key_of(ledger, at, &serial);
         mark_doubt(ledger, at, &key);
         ledger.refresh_coverage(&key);
+    }
+}
+
+/// Commands whose answers will never come make room for new ones: those that were pending while answers were lost, and those
+/// of more than a week ago, for an MDM may lose a command (R8). When the code is asked for again is decided apart.
+fn void_lost(ledger: &mut Ledger<'_>, at: usize) {
+    let (now, lost_at) = (ledger.now(), ledger.epoch(at).answers_lost_at);
+    for what in [
+        CommandType::DeviceInformation,
+        CommandType::SecurityInfo,
+        CommandType::LockPermission { allowed: true },
+    ] {
+        let Some(made_at) = ledger.pending(at, what).map(|command| command.created_at) else {
+            continue;
+        };
+        if lost_at.is_none_or(|lost| made_at >= lost) && made_at.plus(asking::WEEK) > now {
+            continue;
+        }
+        ledger.void_pending(at, what, "its answer may be lost");
+        let facts = &mut ledger.epoch_mut(at).facts;
+        match what {
+            CommandType::DeviceInformation => facts.info_asked_at = None,
+            CommandType::SecurityInfo => facts.security_asked_at = None,
+            // The guard sees that none is pending.
+            CommandType::LockPermission { .. } | CommandType::BypassCode => {}
+        }
     }
 }
 

@@ -75,6 +75,49 @@ async fn r8_after_a_crash_a_question_that_may_have_reached_the_mdm_is_asked_agai
 }
 
 #[tokio::test]
+async fn r8_every_question_whose_answer_may_be_lost_is_asked_again_after_a_crash() {
+    let vault = Vault::new().await;
+    vault.user_lock_policy("allow").await;
+    let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
+    mdm.enrol().await;
+    let asked = mdm.collect().await;
+    let of = |all: &[Command], what: CommandType| all.iter().find(|c| c.what == what).cloned();
+    let code = of(&asked, CommandType::BypassCode).unwrap();
+    let mac = DeviceInformation {
+        product_type: "Mac14,2".parse().ok(),
+        ..mdm.information()
+    };
+    mdm.answer_code(&code, CODE_A).await;
+    let information = of(&asked, CommandType::DeviceInformation).unwrap();
+    mdm.answer_information(&information, mac).await;
+    // The Mac is asked whether its lock can be managed; that answer, and one to a newer question, are lost with us.
+    let security = mdm.collect_one(CommandType::SecurityInfo).await;
+    let commands = vault.escrow.commands();
+    vault.clock.advance(Duration::from_secs(60));
+    commands
+        .ask_all(None, Trigger::Downtime, false)
+        .await
+        .unwrap();
+    commands.plan_due(10).await.unwrap();
+    let again = mdm.collect().await;
+    for what in [
+        CommandType::SecurityInfo,
+        CommandType::BypassCode,
+        CommandType::DeviceInformation,
+    ] {
+        assert!(of(&again, what).is_some(), "{}", what.request_type());
+    }
+    assert_ne!(
+        of(&again, CommandType::SecurityInfo).unwrap().id,
+        security.id
+    );
+    // Nothing was lost since: nothing is asked over and over.
+    commands.plan_due(10).await.unwrap();
+    mdm.tell(Event::Seen).await;
+    assert!(mdm.collect().await.is_empty());
+}
+
+#[tokio::test]
 async fn r11_the_devices_own_word_on_its_lock_decides_nothing() {
     let mut seen = Vec::new();
     for hint in [None, Some(false), Some(true)] {
