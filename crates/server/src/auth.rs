@@ -13,6 +13,9 @@ use serde::Deserialize;
 use crate::App;
 use crate::http::problem::Problem;
 
+/// Where a proxy names the client.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
 /// An authenticated request: who asks, and for which organisation.
 pub(crate) struct Caller {
     /// Who asks.
@@ -55,23 +58,34 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Where a request comes from. Behind a proxy of ours, what that one says: the last entry is its own.
-pub(crate) fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
-    let peer = parts
-        .extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|info| info.0.ip());
-    if !app.settings.trusted_proxy {
-        return peer;
+fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
+    match app.settings.trusted_proxy {
+        true => forwarded(&parts.headers).or(peer(parts)),
+        false => peer(parts),
     }
-    let forwarded = parts
-        .headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .next_back()
-        .and_then(|value| value.to_str().ok())
-        .and_then(|list| list.rsplit(',').next())
-        .and_then(|ip| ip.trim().parse().ok());
-    forwarded.or(peer)
+}
+
+fn peer(parts: &Parts) -> Option<IpAddr> {
+    let info = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    info.map(|info| info.0.ip())
+}
+
+/// The last entry of `X-Forwarded-For`; some proxies add the port.
+fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
+    let last = headers.get_all(FORWARDED_FOR).iter().next_back()?;
+    let last = last.to_str().ok()?.rsplit(',').next()?.trim();
+    let bare = last.trim_start_matches('[').trim_end_matches(']');
+    let with_port = || last.parse().ok().map(|address: SocketAddr| address.ip());
+    bare.parse().ok().or_else(with_port)
+}
+
+/// Whether a request was made on this machine, as far as that can be known. Behind a proxy it cannot: what the proxy brings
+/// comes from its own address.
+pub(crate) fn is_local(parts: &Parts, app: &App) -> bool {
+    let brought = ["forwarded", FORWARDED_FOR, "x-real-ip", "via"];
+    !app.settings.trusted_proxy
+        && peer(parts).is_some_and(|ip| ip.is_loopback())
+        && !brought.iter().any(|name| parts.headers.contains_key(*name))
 }
 
 impl Caller {
@@ -159,5 +173,31 @@ impl Caller {
             .hint("Add `?organisation=NAME`.")
             .organisations(self.names_of(app, &organisations).await?)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_entry_of_the_last_header_is_the_proxys_own() {
+        let told = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(FORWARDED_FOR, line.parse().unwrap());
+            }
+            forwarded(&headers).map(|ip| ip.to_string())
+        };
+        let ip = |text: &str| Some(text.to_owned());
+        assert_eq!(told(&[]), None);
+        assert_eq!(told(&["192.0.2.7"]), ip("192.0.2.7"));
+        assert_eq!(told(&["127.0.0.1, 192.0.2.7"]), ip("192.0.2.7"));
+        assert_eq!(told(&["192.0.2.1", "127.0.0.1,192.0.2.7"]), ip("192.0.2.7"));
+        assert_eq!(told(&["192.0.2.7:4711"]), ip("192.0.2.7"));
+        assert_eq!(told(&["2001:db8::7"]), ip("2001:db8::7"));
+        assert_eq!(told(&["[2001:db8::7]"]), ip("2001:db8::7"));
+        assert_eq!(told(&["[2001:db8::7]:4711"]), ip("2001:db8::7"));
+        assert_eq!(told(&["192.0.2.7, unknown"]), None);
     }
 }

@@ -7,7 +7,7 @@ use crate::auth;
 use crate::telemetry::Readings;
 use activation_lock::time::DAY;
 use axum::Json;
-use escrow::permit::Permission;
+use escrow::permit::{Actor, Permission, Permissions};
 use serde_json::json;
 
 /// The process answers.
@@ -26,14 +26,25 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     }
 }
 
-/// The metrics. From this machine anybody may read them; from elsewhere a token with the permission `read` is needed.
+/// The metrics. On this machine anybody may read them; from elsewhere, or behind a proxy, a token with the permission `read` is
+/// needed that is valid in every organisation, for they count all of them together.
 pub(super) async fn metrics(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    if !auth::client(&parts, &app).is_some_and(|ip| ip.is_loopback()) {
+    if !auth::is_local(&parts, &app) {
         let token = auth::bearer(&parts.headers).ok_or_else(Problem::unauthenticated)?;
         let actor = app.escrow.principals().authenticate(token, None).await?;
-        if !actor.is_some_and(|actor| actor.permissions().allow(Permission::Read)) {
-            return Err(Problem::unauthenticated());
+        let actor = actor.ok_or_else(Problem::unauthenticated)?;
+        let everybody = Actor::system("metrics", Permissions::NONE);
+        let all = app.escrow.organisations().list(&everybody).await?;
+        if !actor.permissions().allow(Permission::Read)
+            || !all.iter().all(|one| actor.scope().covers(&one.id))
+        {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "That is not allowed",
+                "The metrics count all organisations together: a token with the permission `read` in each of them is needed.",
+            ));
         }
     }
     let text = app.metrics.text(&readings(&app).await?).map_err(|error| {

@@ -318,3 +318,47 @@ async fn who_asks_is_told() {
     );
     assert_eq!(me["organisations"].as_array().unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn r5_metrics_are_for_this_machine_and_for_who_may_see_every_organisation() {
+    let stage = Stage::new().await;
+    let read = Client::with(&stage, &["read"]).await;
+    let unlock = Client::new(
+        &stage,
+        &token_of(
+            &stage,
+            Scope::All,
+            Permissions::of(&[escrow::permit::Permission::Unlock]),
+        )
+        .await,
+    );
+    let nobody = Client::new(&stage, "");
+    assert_eq!(nobody.get("/metrics").await.status, 200);
+    // What a proxy brings comes from its own address, whatever it says of the client.
+    let brought = async |client: &Client, name: &str, value: &str| {
+        let request = client.request(reqwest::Method::GET, "/metrics");
+        client.send(request.header(name, value)).await
+    };
+    for (name, value) in [
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-for", "192.0.2.1:4711"),
+        ("forwarded", "for=127.0.0.1"),
+        ("x-real-ip", "127.0.0.1"),
+        ("via", "1.1 proxy"),
+    ] {
+        let answer = brought(&nobody, name, value).await;
+        assert_eq!(
+            answer.refusal(),
+            (401, "unauthenticated".to_owned()),
+            "{name}"
+        );
+        assert_eq!(brought(&read, name, value).await.status, 200, "{name}");
+        assert_eq!(brought(&unlock, name, value).await.status, 403, "{name}");
+    }
+    another_organisation(&stage, "Another School").await;
+    let answer = brought(&read, "via", "1.1 proxy").await;
+    assert_eq!(answer.refusal(), (403, "forbidden".to_owned()));
+    let everywhere = token_of(&stage, Scope::All, Permissions::of_scope("read").unwrap()).await;
+    let everywhere = Client::new(&stage, &everywhere);
+    assert_eq!(brought(&everywhere, "via", "1.1 proxy").await.status, 200);
+}
