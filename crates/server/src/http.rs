@@ -9,23 +9,22 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
-use hyper_util::rt::TokioTimer;
+use axum_server::{Handle, Server};
 
 use crate::App;
 use crate::http::problem::Problem;
+use crate::http::reception::Reception;
 
 pub(crate) mod api;
 pub(crate) mod extract;
 pub(crate) mod hooks;
 pub(crate) mod problem;
+mod reception;
 mod watch;
 
 /// The most that a request of the API holds, bytes. Webhooks have their own limit.
 const BODY_LIMIT: usize = 256 * 1024;
-/// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(30);
 
 /// Everything that is answered.
 pub(crate) fn router(app: App) -> Router {
@@ -48,27 +47,32 @@ pub(crate) async fn serve(
     tls: Option<RustlsConfig>,
     handle: Handle<SocketAddr>,
 ) -> std::io::Result<()> {
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let settings = app.settings.clone();
+    let reception = Reception::new(router(app), settings.connections);
     match tls {
         Some(tls) => {
-            let mut server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
-            server
-                .http_builder()
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD);
-            server.serve(service).await
+            let server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle);
+            patient(server, settings.client_timeout)
+                .serve(reception)
+                .await
         }
         None => {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle);
-            server
-                .http_builder()
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD);
-            server.serve(service).await
+            let server = axum_server::from_tcp(listener)?.handle(handle);
+            patient(server, settings.client_timeout)
+                .serve(reception)
+                .await
         }
     }
+}
+
+/// Lets nobody keep a connection for nothing: neither who sends no request, nor who sends one byte after the other, nor who is
+/// gone.
+fn patient<A>(server: Server<SocketAddr, A>, patience: Duration) -> Server<SocketAddr, A> {
+    let mut server = server.first_request_timeout(patience);
+    let builder = server.http_builder();
+    builder.http1().header_read_timeout(patience);
+    builder.http2().keep_alive_interval(patience);
+    server
 }
 
 /// Counts and logs each answer. The log has the route's pattern and never the path: a webhook's path may hold a secret (R22).

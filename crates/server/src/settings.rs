@@ -30,6 +30,10 @@ pub struct Settings {
     pub in_flight: u32,
     /// Calls for unlocks a second, over all processes on the database.
     pub pace: Rate,
+    /// How long a client may take to send the head of a request, and again to send its body.
+    pub client_timeout: Duration,
+    /// Connections from clients at once; further ones wait.
+    pub connections: usize,
     /// Everything is said to be a sandbox.
     pub sandbox: bool,
 }
@@ -57,6 +61,9 @@ impl Settings {
             mdm_timeout: Duration::from_secs(30),
             in_flight: 8,
             pace: Rate::per_second(5.0),
+            client_timeout: Duration::from_secs(30),
+            // A process may mostly have 1,024 files open: some are left for the database, the MDMs and Apple.
+            connections: 768,
             sandbox: false,
         }
     }

@@ -92,6 +92,8 @@ pub(crate) enum WebhookResult {
     Garbage,
     /// It is too large.
     TooLarge,
+    /// It did not arrive in time.
+    TooSlow,
     /// It could not be put on record.
     Failed,
 }
@@ -105,6 +107,7 @@ impl WebhookResult {
             Self::Refused => "refused",
             Self::Garbage => "garbage",
             Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
             Self::Failed => "failed",
         }
     }

@@ -106,23 +106,31 @@ pub(crate) struct Body {
 impl FromRequest<App> for Body {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _app: &App) -> Result<Self, Problem> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let is_json = is_json(request.headers());
-        let mut body = request.into_limited_body();
-        let mut bytes = Zeroizing::new(Vec::new());
-        while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => {
-                    if let Some(data) = frame.data_ref() {
-                        append(&mut bytes, data);
-                    }
-                }
-                Err(error) if is_too_large(&error) => return Err(Problem::too_large()),
-                Err(_) => return Err(Problem::bad_request("The request broke off.")),
-            }
-        }
-        Ok(Self { bytes, is_json })
+        let read = read(request.into_limited_body());
+        let bytes = tokio::time::timeout(app.settings.client_timeout, read).await;
+        Ok(Self {
+            bytes: bytes.map_err(|_| Problem::too_slow())??,
+            is_json,
+        })
     }
+}
+
+async fn read(mut body: axum::body::Body) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => {
+                if let Some(data) = frame.data_ref() {
+                    append(&mut bytes, data);
+                }
+            }
+            Err(error) if is_too_large(&error) => return Err(Problem::too_large()),
+            Err(_) => return Err(Problem::bad_request("The request broke off.")),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Grows without leaving an unwiped copy behind.

@@ -106,8 +106,9 @@ async fn receive(
     is_proof: impl Fn(&HookProof, &[u8]) -> bool,
 ) -> Result<WebhookResult, Refused> {
     let failed = |error: escrow::Error| (WebhookResult::Failed, Problem::from(error));
-    let body = to_bytes(body, BODY_LIMIT)
+    let body = tokio::time::timeout(app.settings.client_timeout, to_bytes(body, BODY_LIMIT))
         .await
+        .map_err(|_| (WebhookResult::TooSlow, Problem::too_slow()))?
         .map_err(|_| (WebhookResult::TooLarge, too_large()))?;
     let hook = app.hooks.get(app, name).await.map_err(failed)?;
     let Some(hook) = hook.filter(|hook| is_proof(&hook.proof, &body)) else {

@@ -103,6 +103,16 @@ impl Problem {
         )
     }
 
+    /// The body did not come in time.
+    pub(crate) fn too_slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "too-slow",
+            "The request came too slowly",
+            "Its body had not arrived when the time for it was over; nothing was done.",
+        )
+    }
+
     /// The body is not said to be JSON.
     pub(crate) fn not_json() -> Self {
         Self::new(

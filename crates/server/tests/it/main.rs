@@ -3,5 +3,6 @@
 
 mod api;
 mod connectors;
+mod listener;
 mod support;
 mod worker;

@@ -60,6 +60,8 @@ pub(crate) struct Options {
     pub(crate) in_flight: u32,
     /// Calls for unlocks a second; not positive: no limit.
     pub(crate) pace: f64,
+    /// How long clients are waited for; in true time.
+    pub(crate) client_timeout: Duration,
 }
 
 impl Default for Options {
@@ -72,6 +74,7 @@ impl Default for Options {
             mdm_timeout: Duration::from_secs(30),
             in_flight: 8,
             pace: 0.0,
+            client_timeout: PATIENCE,
         }
     }
 }
@@ -111,6 +114,7 @@ impl Stage {
         settings.mdm_timeout = options.mdm_timeout;
         settings.in_flight = options.in_flight;
         settings.pace = Rate::per_second(options.pace);
+        settings.client_timeout = options.client_timeout;
 
         let folder = TempDir::new().unwrap();
         let escrow = open(&folder, &clock).await;
