@@ -22,6 +22,11 @@ use zeroize::Zeroizing;
 use crate::App;
 use crate::http::problem::Problem;
 
+/// The most bytes of the variable part of a path: those of the longest name.
+const LONGEST_PATH: usize = 4 * LONGEST_NAME;
+/// The most characters of a name.
+const LONGEST_NAME: usize = 200;
+
 /// The one variable part of a path.
 pub(crate) struct Path<T>(pub(crate) T);
 
@@ -37,8 +42,35 @@ where
             .await
             .map_err(|_| Problem::bad_request("The address holds something that is no text."))?
             .0;
+        // It may go on record as what somebody wanted.
+        if text.len() > LONGEST_PATH || text.chars().any(misleads) {
+            return Err(Problem::bad_request(
+                "The address holds something that nothing here is called.",
+            ));
+        }
         parsed(&text).map(Self)
     }
+}
+
+/// A name of a person or a thing, which goes on record, on lists and to Apple: without space around it, not blank, at most 200
+/// characters, and without those that mislead.
+///
+/// # Errors
+/// When it is none. `what` begins the sentence: `The name`.
+pub(crate) fn name<'a>(what: &str, text: &'a str) -> Result<&'a str, Problem> {
+    let name = text.trim();
+    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(misleads) {
+        return Err(Problem::bad_request(format!(
+            "{what} is blank, longer than {LONGEST_NAME} characters, or holds control characters."
+        )));
+    }
+    Ok(name)
+}
+
+/// Whether a character is not seen, and changes how what stands beside it is seen: a control character, or a change of the
+/// direction of writing.
+pub(crate) fn misleads(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Reads a text as what it stands for; the errors of these types name no part of it.

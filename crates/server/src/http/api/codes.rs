@@ -17,7 +17,7 @@ use super::devices::doubt;
 use super::shown::{Explanation, Moment};
 use crate::App;
 use crate::auth::Caller;
-use crate::http::extract::{Body, Path, Secret, SecretJson, parsed};
+use crate::http::extract::{Body, Path, Secret, SecretJson, misleads, parsed};
 use crate::http::problem::Problem;
 
 /// The most characters of a reason.
@@ -25,12 +25,13 @@ const LONGEST_REASON: usize = 1_000;
 /// The most characters of a code that is typed. A bypass code has 31.
 const LONGEST_CODE: usize = 200;
 
-/// A reason as it goes on record: not blank, not a book.
+/// A reason as it goes on record: not blank, not a book, and what is seen of it is what it says.
 pub(super) fn reason(text: &str) -> Result<&str, Problem> {
     let text = text.trim();
-    if text.is_empty() || text.chars().count() > LONGEST_REASON {
+    let may_stand = |c: char| !misleads(c) || matches!(c, '\n' | '\r' | '\t');
+    if text.is_empty() || text.chars().count() > LONGEST_REASON || !text.chars().all(may_stand) {
         return Err(Problem::bad_request(format!(
-            "The reason is blank, or longer than {LONGEST_REASON} characters."
+            "The reason is blank, longer than {LONGEST_REASON} characters, or holds control characters."
         ))
         .hint("It is kept on record beside who asked: say why, such as a ticket's number."));
     }

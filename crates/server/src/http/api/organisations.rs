@@ -12,11 +12,8 @@ use utoipa::ToSchema;
 use super::shown::{Moment, Page};
 use crate::App;
 use crate::auth::Caller;
-use crate::http::extract::{Body, Path};
+use crate::http::extract::{Body, Path, name};
 use crate::http::problem::Problem;
-
-/// The most characters of an organisation's name.
-const LONGEST_NAME: usize = 200;
 
 /// An organisation.
 #[derive(Serialize, ToSchema)]
@@ -105,12 +102,7 @@ pub(super) async fn create(
         .authorise(&caller.actor, &OrganisationId::new("*"), "organisations")
         .await?;
     let given: NewOrganisation = body.json()?;
-    let name = given.name.trim();
-    if name.is_empty() || name.chars().count() > LONGEST_NAME {
-        return Err(Problem::bad_request(format!(
-            "The name is blank, or longer than {LONGEST_NAME} characters."
-        )));
-    }
+    let name = name("The name", &given.name)?;
     match app
         .escrow
         .organisations()

@@ -15,11 +15,9 @@ use utoipa::ToSchema;
 use super::shown::{Moment, Page};
 use crate::App;
 use crate::auth::Caller;
-use crate::http::extract::{Body, Path, SecretJson};
+use crate::http::extract::{Body, Path, SecretJson, name};
 use crate::http::problem::Problem;
 
-/// The most characters of a token's name.
-const LONGEST_NAME: usize = 200;
 /// The most days a token that ends by itself is valid.
 const LONGEST_LIFE: u32 = 3650;
 
@@ -142,12 +140,7 @@ pub(super) async fn create(
         .authorise(&caller.actor, &organisation, "tokens")
         .await?;
     let given: NewToken = body.json()?;
-    let name = given.name.trim();
-    if name.is_empty() || name.chars().count() > LONGEST_NAME {
-        return Err(Problem::bad_request(format!(
-            "The name is blank, or longer than {LONGEST_NAME} characters."
-        )));
-    }
+    let name = name("The name", &given.name)?;
     let expires_in = match given.expires_in_days {
         Some(days @ 1..=LONGEST_LIFE) => Some(DAY * days),
         Some(_) => {

@@ -20,13 +20,11 @@ use super::devices::{self, Identity};
 use super::shown::{Explanation, Moment, Page};
 use crate::App;
 use crate::auth::Caller;
-use crate::http::extract::{Body, Path, Query};
+use crate::http::extract::{Body, Path, Query, name};
 use crate::http::problem::Problem;
 
 /// The header that makes asking twice harmless.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// The most characters of a name.
-const LONGEST_NAME: usize = 200;
 
 /// A wish to have a lock turned off, and how it stands.
 #[derive(Serialize, ToSchema)]
@@ -308,13 +306,8 @@ pub(super) async fn request(
         .await?;
     let wish: Wish = body.json()?;
     let reason = reason(&wish.reason)?;
-    let requester = match wish.requester.as_deref().map(str::trim) {
-        Some(name) if name.is_empty() || name.chars().count() > LONGEST_NAME => {
-            return Err(Problem::bad_request(format!(
-                "The requester is blank, or longer than {LONGEST_NAME} characters."
-            )));
-        }
-        Some(name) => name,
+    let requester = match wish.requester.as_deref() {
+        Some(given) => name("The requester", given)?,
         None => caller.actor.name(),
     };
     let parts = [

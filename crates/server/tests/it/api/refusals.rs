@@ -234,3 +234,50 @@ async fn methods_that_nobody_knows_are_not_kept_one_by_one() {
     assert!(metrics.text().contains("method=\"other\""));
     assert!(!metrics.text().contains("BREW"));
 }
+
+#[tokio::test]
+async fn what_would_mislead_whoever_reads_the_record_is_refused() {
+    let stage = Stage::new().await;
+    let client = Client::new(
+        &stage,
+        &token_of(&stage, Scope::All, Permissions::all()).await,
+    );
+    let product = json!({ "product_type": "iPad4,1" });
+    let device = client.patch("/v1/devices/SIMTEST00001", product).await;
+    assert_eq!(device.status, 200);
+    const UNLOCK: &str = "/v1/devices/SIMTEST00001/unlock";
+    for bad in ["a\u{1b}[2Jb", "a\u{202e}b", "a\u{0}b", "a\u{9b}b"] {
+        for (path, body) in [
+            (UNLOCK, json!({ "reason": bad })),
+            (UNLOCK, json!({ "reason": "r", "requester": bad })),
+            ("/v1/devices/SIMTEST00001/reveal", json!({ "reason": bad })),
+            ("/v1/tokens", json!({ "name": bad, "scopes": ["read"] })),
+            ("/v1/organisations", json!({ "name": bad })),
+        ] {
+            let answer = client.post(path, body).await;
+            assert_eq!(
+                answer.refusal(),
+                (400, "bad-request".to_owned()),
+                "{path}: {bad:?}"
+            );
+        }
+    }
+    // A name stands in one line; a reason may have several.
+    for (body, status) in [
+        (json!({ "reason": "r", "requester": "a\nb" }), 400),
+        (json!({ "reason": "first\r\n\tsecond" }), 202),
+    ] {
+        assert_eq!(client.post(UNLOCK, body).await.status, status);
+    }
+    let long = "x".repeat(801);
+    for path in [
+        "/v1/unlocks/a%0Ab",
+        "/v1/mdm/a%1Bb",
+        &format!("/v1/unlocks/{long}"),
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!(answer.refusal(), (400, "bad-request".to_owned()));
+    }
+    let answer = client.get(&format!("/v1/unlocks/{}", &long[1..])).await;
+    assert_eq!(answer.refusal(), (404, "unknown-unlock".to_owned()));
+}
