@@ -56,10 +56,10 @@ struct UnlockArgs {
     #[arg(long, value_name = "N")]
     meid: Option<Meid>,
     /// The name of your organisation, for Apple's record
-    #[arg(long, value_name = "O", value_parser = not_blank)]
+    #[arg(long, value_name = "O", value_parser = a_name)]
     org_name: String,
     /// Who asks: a real person, for Apple's record
-    #[arg(long, value_name = "G", value_parser = not_blank)]
+    #[arg(long, value_name = "G", value_parser = a_name)]
     requester: String,
     /// The file with the code, or several, a line each; - is standard input
     #[arg(long, value_name = "FILE")]
@@ -74,10 +74,12 @@ struct UnlockArgs {
     ca_file: Option<PathBuf>,
 }
 
-fn not_blank(text: &str) -> Result<String, &'static str> {
+fn a_name(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     if text.is_empty() {
         Err("it is empty")
+    } else if text.chars().any(server::misleads) {
+        Err("it holds control characters")
     } else {
         Ok(text.to_owned())
     }

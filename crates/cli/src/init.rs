@@ -39,6 +39,9 @@ pub(crate) struct InitArgs {
     token_file: Option<PathBuf>,
 }
 
+/// The most characters of an organisation's name, as in the API.
+const LONGEST_NAME: usize = 200;
+
 /// What was made. The keys of JSON output.
 #[derive(Serialize)]
 struct Made<'a> {
@@ -56,9 +59,12 @@ struct Made<'a> {
 /// Runs the command.
 pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     let name = args.organisation.trim();
-    if name.is_empty() {
-        return Err(Failure::usage("the organisation's name is empty")
-            .hint("Apple is given it with every unlock; write it as it is known there"));
+    let fits = !name.is_empty() && name.chars().count() <= LONGEST_NAME;
+    if !fits || name.chars().any(server::misleads) {
+        return Err(Failure::usage(format!(
+            "the organisation's name is empty, longer than {LONGEST_NAME} characters, or holds control characters"
+        ))
+        .hint("Apple is given it with every unlock; write it as it is known there"));
     }
     make_folder(&args.folder)?;
     let folder = absolute(&args.folder)?;

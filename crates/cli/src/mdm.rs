@@ -141,7 +141,7 @@ async fn add(args: AddArgs, voice: Voice) -> Outcome {
     };
     let answer = api.ask(Ask::post(&["mdm"]).json(&new)?).await?;
     if voice.is_json() {
-        voice.line(answer.text()?)?;
+        voice.raw(answer.text()?)?;
         return Ok(DONE);
     }
     let made = answer.json()?;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{Api, Ask, ServerArgs};
 use crate::devices;
-use crate::voice::{DONE, Failure, Outcome, Voice};
+use crate::voice::{DONE, Failure, Outcome, Voice, visible};
 
 /// Show the codes of a device
 ///
@@ -71,12 +71,12 @@ pub(crate) async fn run(args: RevealArgs, voice: Voice) -> Outcome {
             voice.talk(format!("It stands at {location}"));
         }
         if voice.is_json() {
-            voice.line(answer.text()?)?;
+            voice.raw(answer.text()?)?;
         }
         return Ok(DONE);
     }
     if voice.is_json() {
-        voice.line(answer.text()?)?;
+        voice.raw(answer.text()?)?;
         return Ok(DONE);
     }
     let revealed: Revealed<'_> = serde_json::from_slice(&answer.body).map_err(|_| {
@@ -88,7 +88,9 @@ pub(crate) async fn run(args: RevealArgs, voice: Voice) -> Outcome {
     for shown in &revealed.codes {
         let made_by = shown.kind.as_deref().unwrap_or("unknown");
         let standing = if shown.current { "current" } else { "earlier" };
-        let line = Zeroizing::new(format!("{}  ({standing} {made_by} code)", shown.code));
+        // A device may have made anything up: a line is one code.
+        let code = Zeroizing::new(visible(&shown.code, &[]).into_owned());
+        let line = Zeroizing::new(format!("{}  ({standing} {made_by} code)", *code));
         voice.line(&line)?;
         match (&shown.doubt_explanation, &shown.doubt) {
             (Some(why), _) => voice.talk(format!("  doubtful: {} {}", why.happened, why.means)),

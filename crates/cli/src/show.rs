@@ -6,6 +6,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
+use crate::voice::visible;
+
 /// The value under a key, as one line: `-` for none, `yes` and `no`, lists with commas.
 pub(crate) fn cell(object: &Value, key: &str) -> String {
     line(object.get(key).unwrap_or(&Value::Null), key)
@@ -16,8 +18,10 @@ fn line(value: &Value, key: &str) -> String {
         Value::Null => "-".to_owned(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
-        Value::String(text) if is_time(key) => moment(text).unwrap_or_else(|| text.clone()),
-        Value::String(text) => text.clone(),
+        Value::String(text) => is_time(key)
+            .then(|| moment(text))
+            .flatten()
+            .unwrap_or_else(|| visible(text, &[]).into_owned()),
         Value::Number(number) if is_time(key) => number
             .as_i64()
             .and_then(from_millis)
@@ -122,7 +126,8 @@ pub(crate) fn words(object: &Value) -> Vec<String> {
         .unwrap_or(object);
     ["happened", "means", "to_do"]
         .iter()
-        .filter_map(|key| words.get(key).and_then(Value::as_str).map(str::to_owned))
+        .filter_map(|key| words.get(key).and_then(Value::as_str))
+        .map(|text| visible(text, &[]).into_owned())
         .collect()
 }
 
@@ -150,6 +155,14 @@ mod tests {
         assert_eq!(cell(&object, "count"), "5");
         assert_eq!(cell(&object, "ended_at"), "-");
         assert_eq!(cell(&object, "absent"), "-");
+    }
+
+    #[test]
+    fn a_value_is_one_line_and_is_seen() {
+        let object = json!({ "reason": "lost\nstate  unlocked\u{1b}[2J" });
+        let line = "lost\\u{a}state  unlocked\\u{1b}[2J";
+        assert_eq!(cell(&object, "reason"), line);
+        assert_eq!(pairs(&object, &[("for", "reason")]), format!("for  {line}"));
     }
 
     #[test]

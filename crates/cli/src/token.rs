@@ -104,7 +104,7 @@ async fn create(args: CreateArgs, voice: Voice) -> Outcome {
             file.write_line(&made.token)?;
             voice.talk("the token is in the file; it is not shown again");
         }
-        None if voice.is_json() => voice.line(answer.text()?)?,
+        None if voice.is_json() => voice.raw(answer.text()?)?,
         None => {
             voice.line(&made.token)?;
             voice.talk("keep it now: it is not shown again");

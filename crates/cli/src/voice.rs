@@ -1,5 +1,6 @@
 //! How the program speaks: data on standard output, talk on standard error, and failures with what to do about them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write as _};
 
@@ -85,21 +86,29 @@ impl Voice {
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         // Wiped, since some data are codes: what is printed is meant to be seen, what stays in memory is not.
-        let line = Zeroizing::new(if self.json {
-            serde_json::to_string(value).map_err(|error| {
+        if self.json {
+            let line = Zeroizing::new(serde_json::to_string(value).map_err(|error| {
                 Failure::new(format!("the result cannot be written as JSON: {error}"))
-            })?
+            })?);
+            self.raw(&line)
         } else {
-            text()
-        });
-        self.line(&line)
+            self.line(&Zeroizing::new(text()))
+        }
     }
 
-    /// One line of data as it is, whatever is asked for.
+    /// Lines of data for people, whatever is asked for.
     ///
     /// # Errors
     /// When standard output takes no more; a reader that has gone away is no error.
     pub(crate) fn line(self, line: &str) -> Result<(), Failure> {
+        self.raw(&Zeroizing::new(visible(line, &['\n']).into_owned()))
+    }
+
+    /// One line of data for programs, such as JSON, as it is.
+    ///
+    /// # Errors
+    /// When standard output takes no more; a reader that has gone away is no error.
+    pub(crate) fn raw(self, line: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         let written = out
             .write_all(line.as_bytes())
@@ -121,20 +130,60 @@ impl Voice {
 
     /// Talk: what a person may want to know while it goes on.
     pub(crate) fn talk(self, line: impl AsRef<str>) {
-        // There is nobody left to tell when standard error is closed.
-        let _ = writeln!(io::stderr().lock(), "{}", line.as_ref());
+        tell(&visible(line.as_ref(), &['\n']));
     }
 
     /// A failure, and what to do about it.
     pub(crate) fn failure(self, failure: &Failure) {
         if self.json {
             let value = serde_json::json!({ "error": failure.what, "hint": failure.hint });
-            self.talk(value.to_string());
+            tell(&value.to_string());
         } else {
             self.talk(format!("error: {}", failure.what));
             if let Some(hint) = &failure.hint {
                 self.talk(format!("hint: {hint}"));
             }
         }
+    }
+}
+
+fn tell(line: &str) {
+    // There is nobody left to tell when standard error is closed.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A text that others wrote, such as a device's name or a reason, as a terminal may have it: what would change what else is
+/// seen there is written as `\u{1b}`.
+pub(crate) fn visible<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
+    let is_fine = |c: char| !server::misleads(c) || kept.contains(&c);
+    if text.chars().all(is_fine) {
+        return Cow::Borrowed(text);
+    }
+    // Six characters for each byte at most, so that no smaller copy of a code is left behind in memory.
+    let mut shown = String::with_capacity(6 * text.len());
+    for c in text.chars() {
+        if is_fine(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_unicode());
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_changes_nothing_on_a_terminal() {
+        assert_eq!(visible("Anna\u{1b}]0;x\u{7}", &[]), "Anna\\u{1b}]0;x\\u{7}");
+        assert_eq!(visible("a\u{202e}b\u{9b}c", &[]), "a\\u{202e}b\\u{9b}c");
+        assert_eq!(visible("one\ntwo", &[]), "one\\u{a}two");
+        assert_eq!(visible("one\ntwo", &['\n']), "one\ntwo");
+        assert!(matches!(
+            visible("M\u{fc}ller \u{5d0}", &[]),
+            Cow::Borrowed(_)
+        ));
     }
 }

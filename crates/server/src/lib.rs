@@ -16,6 +16,7 @@ pub mod tls;
 mod worker;
 
 pub use http::api::description;
+pub use http::extract::misleads;
 pub use settings::Settings;
 
 use std::sync::Arc;

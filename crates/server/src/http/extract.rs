@@ -69,7 +69,8 @@ pub(crate) fn name<'a>(what: &str, text: &'a str) -> Result<&'a str, Problem> {
 
 /// Whether a character is not seen, and changes how what stands beside it is seen: a control character, or a change of the
 /// direction of writing.
-pub(crate) fn misleads(c: char) -> bool {
+#[must_use]
+pub fn misleads(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
