@@ -53,9 +53,9 @@ pub(crate) fn keep_memory_private() -> Result<(), Failure> {
     setrlimit(Resource::Core, none)
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(|error| {
-            Failure::new(format!("core dumps cannot be turned off: {error}")).hint(
-                "a core dump holds codes and keys; if this machine has to allow them, set core_dumps = true under [process]",
-            )
+            Failure::new(format!(
+                "core dumps, which hold codes and keys, cannot be turned off: {error}"
+            ))
         })
 }
 

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use activation_lock::bypass_code::BypassCode;
 
 use crate::arguments::Commands;
-use crate::voice::{Failure, Voice};
+use crate::voice::{Failure, Outcome, Voice};
 
 fn main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();
@@ -42,7 +42,22 @@ fn main() -> ExitCode {
         Err(error) => return ExitCode::from(explain_usage(&given, &error)),
     };
     let voice = Voice::new(arguments.everywhere.json);
-    let outcome = match arguments.command {
+    let outcome = run(arguments.command, voice);
+    ExitCode::from(outcome.unwrap_or_else(|failure| {
+        voice.failure(&failure);
+        failure.status
+    }))
+}
+
+fn run(command: Commands, voice: Voice) -> Outcome {
+    // `serve` asks its configuration; the other two hold nothing that is secret, and are what one would trace.
+    if !matches!(
+        command,
+        Commands::Serve(_) | Commands::Sim(_) | Commands::Bench(_)
+    ) {
+        machine::keep_memory_private()?;
+    }
+    match command {
         Commands::Serve(args) => machine::block_on_all_cores(serve::run(args, voice)),
         Commands::Init(args) => machine::block_on(init::run(args, voice)),
         Commands::Doctor(args) => machine::block_on(doctor::run(args, voice)),
@@ -60,11 +75,7 @@ fn main() -> ExitCode {
         Commands::PushCertificate(args) => machine::block_on(push_certificate::run(args, voice)),
         Commands::Sim(args) => machine::block_on(sim::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
-    };
-    ExitCode::from(outcome.unwrap_or_else(|failure| {
-        voice.failure(&failure);
-        failure.status
-    }))
+    }
 }
 
 /// Prints what clap has to say: help, the version, or what is wrong. It repeats the arguments, so a code among them keeps

@@ -65,7 +65,9 @@ async fn production(args: ServeArgs, voice: Voice) -> Outcome {
     telemetry::log(config.log.format, &config.log.level)
         .map_err(|error| Failure::new(error.to_string()))?;
     if !config.process.core_dumps {
-        machine::keep_memory_private()?;
+        machine::keep_memory_private().map_err(|failure| {
+            failure.hint("if this machine has to allow them, set core_dumps = true under [process]")
+        })?;
     }
     let settings = config
         .settings()

@@ -60,6 +60,11 @@ impl Server {
         self.child.wait().unwrap().code()
     }
 
+    /// The process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")

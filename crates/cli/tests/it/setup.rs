@@ -215,6 +215,77 @@ fn serve_refuses_what_would_be_unsafe() {
     assert_eq!(server.stop(), Some(0));
 }
 
+/// Soft and hard limit of the size of a core dump.
+fn core_dumps(process: u32) -> Option<(String, String)> {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))?;
+    let mut words = line.split_whitespace().skip(4).map(str::to_owned);
+    words.next().zip(words.next())
+}
+
+#[test]
+fn r23_whatever_holds_a_code_or_a_key_leaves_no_core_dump() {
+    let place = Installation::new();
+    let server = place.serve();
+    let none = ("0".to_owned(), "0".to_owned());
+    assert!(core_dumps(server.process()) == Some(none.clone()));
+    let config = place.config();
+    let certificate = place.path("push.pem");
+    let certificate = certificate.to_str().unwrap();
+    for arguments in [
+        &["code", "show"][..],
+        &["db", "prove-recovery", "--config", config.to_str().unwrap()],
+        &[
+            "mdm",
+            "add",
+            "x",
+            "--mdm-url",
+            "https://x.example.org",
+            "--api-key-file",
+            "-",
+        ],
+        &[
+            "push-certificate",
+            "add",
+            "--certificate",
+            certificate,
+            "--key",
+            "-",
+        ],
+        &[
+            "apple",
+            "unlock",
+            "--serial",
+            "SIMTEST00001",
+            "--product-type",
+            "iPad4,1",
+            "--org-name",
+            "o",
+            "--requester",
+            "g",
+            "--certificate",
+            certificate,
+            "--code-file",
+            "-",
+        ],
+    ] {
+        // It waits for its standard input.
+        let mut child = place
+            .cli(&server, arguments)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        crate::support::wait_for(&format!("{arguments:?} to turn core dumps off"), || {
+            (core_dumps(child.id()) == Some(none.clone())).then_some(())
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[test]
 fn r22_the_listener_speaks_tls_and_takes_a_renewed_certificate() {
     let place = Installation::new();
