@@ -13,6 +13,7 @@ use seal::{KeyEncryptionKey, RecoveryKey};
 use serde::Serialize;
 
 use crate::owner::Owner;
+use crate::private_file::PrivateFile;
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{machine, private_file};
 
@@ -97,15 +98,22 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     let random = machine::random();
     let key = KeyEncryptionKey::generate(&random);
     let recovery = RecoveryKey::generate(&random);
-    private_file::create(&key_file)?.write_line(&key.to_file_text())?;
-    private_file::create(&recovery_public_file)?.write_line(&recovery.public().to_text())?;
     let recovery_text = recovery.to_text();
-    let shown_recovery = put(&args.recovery_key_file, &recovery_text)?;
-    private_file::create(&config)?.write_line(&configuration(
-        &data,
-        &key_file,
-        &recovery_public_file,
-    ))?;
+    // All of them are made before there is a vault: what cannot be made must not leave one behind that nobody opens.
+    let mut files = Files::default();
+    files.make(&key_file)?.write_line(&key.to_file_text())?;
+    files
+        .make(&recovery_public_file)?
+        .write_line(&recovery.public().to_text())?;
+    files
+        .make(&config)?
+        .write_line(&configuration(&data, &key_file, &recovery_public_file))?;
+    if let Some(path) = &args.recovery_key_file {
+        files.make(path)?.write_line(&recovery_text)?;
+    }
+    if let Some(path) = &args.token_file {
+        files.make(path)?;
+    }
 
     let escrow = Escrow::open(Opening {
         folder: &data,
@@ -119,8 +127,17 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     .map_err(|error| Failure::new(error.to_string()))?;
     let token = first_token(&escrow, name).await;
     escrow.close().await;
-    let token = token.map_err(|error| Failure::new(error.to_string()))?;
-    let shown_token = put(&args.token_file, token.expose())?;
+    let unfinished = |failure: Failure| {
+        failure.hint(format!(
+            "the vault in {} is empty and its key is gone: remove it before you try again",
+            data.display()
+        ))
+    };
+    let token = token.map_err(|error| unfinished(Failure::new(error.to_string())))?;
+    if args.token_file.is_some() {
+        let file = files.0.last_mut().expect("it was made last");
+        file.write_line(token.expose()).map_err(unfinished)?;
+    }
 
     let made = Made {
         config: &config,
@@ -128,19 +145,22 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
         recovery_public_file: &recovery_public_file,
         data: &data,
         organisation: name,
-        recovery_key: shown_recovery.then_some(&recovery_text),
-        token: shown_token.then_some(token.expose()),
+        recovery_key: args.recovery_key_file.is_none().then_some(&recovery_text),
+        token: args.token_file.is_none().then_some(token.expose()),
     };
-    voice.data(&made, || {
-        let mut lines = vec![
-            format!("configuration  {}", config.display()),
-            format!("key file       {}", key_file.display()),
-            format!("data           {}", data.display()),
-        ];
-        lines.extend(made.token.map(|token| format!("token          {token}")));
-        lines.extend(made.recovery_key.map(|key| format!("recovery key   {key}")));
-        lines.join("\n")
-    })?;
+    voice
+        .data(&made, || {
+            let mut lines = vec![
+                format!("configuration  {}", config.display()),
+                format!("key file       {}", key_file.display()),
+                format!("data           {}", data.display()),
+            ];
+            lines.extend(made.token.map(|token| format!("token          {token}")));
+            lines.extend(made.recovery_key.map(|key| format!("recovery key   {key}")));
+            lines.join("\n")
+        })
+        .map_err(unfinished)?;
+    files.keep();
     voice.talk(
         "Keep the recovery key offline and nowhere on this machine: with it the codes outlive this server. \
          It and the token are not shown again.",
@@ -153,11 +173,18 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     Ok(DONE)
 }
 
-/// Writes a secret to its file, if one is named. True when it is to be shown instead.
-fn put(file: &Option<PathBuf>, text: &str) -> Result<bool, Failure> {
-    match file {
-        Some(path) => private_file::create(path)?.write_line(text).map(|()| false),
-        None => Ok(true),
+/// The files made so far. They are taken away again unless they are kept.
+#[derive(Default)]
+struct Files(Vec<PrivateFile>);
+
+impl Files {
+    fn make(&mut self, path: &Path) -> Result<&mut PrivateFile, Failure> {
+        self.0.push(private_file::create(path)?);
+        Ok(self.0.last_mut().expect("it was just added"))
+    }
+
+    fn keep(self) {
+        self.0.into_iter().for_each(PrivateFile::keep);
     }
 }
 

@@ -7,10 +7,21 @@ use std::path::{Path, PathBuf};
 
 use crate::voice::Failure;
 
-/// A file just made, mode 0600.
+/// A file just made, mode 0600. Until it is kept it is taken away again when it is dropped, so that a command that fails can be
+/// run again.
 pub(crate) struct PrivateFile {
     file: File,
     path: PathBuf,
+    kept: bool,
+}
+
+impl Drop for PrivateFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Whoever reads that the command failed looks at what it left.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Makes a new file that only its owner may read.
@@ -34,10 +45,16 @@ pub(crate) fn create(path: &Path) -> Result<PrivateFile, Failure> {
     Ok(PrivateFile {
         file,
         path: path.to_owned(),
+        kept: false,
     })
 }
 
 impl PrivateFile {
+    /// Leaves it where it is.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+
     /// Writes a line, and does not come back before it is on disk.
     ///
     /// # Errors
@@ -72,7 +89,10 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
     let beside = PathBuf::from(beside);
     // Left behind by a process that died while it wrote.
     let _ = std::fs::remove_file(&beside);
-    create(&beside)?.write_line(text)?;
+    let mut file = create(&beside)?;
+    file.write_line(text)?;
     std::fs::rename(&beside, path)
-        .map_err(|error| Failure::new(format!("{} cannot be written: {error}", path.display())))
+        .map_err(|error| Failure::new(format!("{} cannot be written: {error}", path.display())))?;
+    file.keep();
+    Ok(())
 }

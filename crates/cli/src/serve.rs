@@ -86,7 +86,10 @@ async fn production(args: ServeArgs, voice: Voice) -> Outcome {
         token: None,
         devices: None,
     };
-    write_ready(args.ready_file.as_deref(), &ready)?;
+    if let Err(failure) = write_ready(args.ready_file.as_deref(), &ready) {
+        running.stop().await;
+        return Err(failure);
+    }
     voice.talk(format!(
         "lockwarden serves at {} (listening on {})",
         running.url(),

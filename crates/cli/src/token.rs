@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::borrow::Cow;
 
 use crate::api::{Api, Ask, ServerArgs};
@@ -71,6 +72,8 @@ struct NewToken<'a> {
 struct Made<'a> {
     #[serde(borrow)]
     token: Cow<'a, str>,
+    id: String,
+    name: String,
 }
 
 /// Runs the command.
@@ -102,6 +105,9 @@ async fn create(args: CreateArgs, voice: Voice) -> Outcome {
     match out {
         Some(mut file) => {
             file.write_line(&made.token)?;
+            file.keep();
+            let shown = json!({ "id": made.id, "name": made.name });
+            voice.data(&shown, || format!("{}  {}", made.id, made.name))?;
             voice.talk("the token is in the file; it is not shown again");
         }
         None if voice.is_json() => voice.raw(answer.text()?)?,

@@ -3,7 +3,9 @@
 //! The code paths are the production ones: webhooks and commands over HTTP, unlocks over mutual TLS. Only the far ends
 //! are fakes, which forget everything when the sandbox ends; the data folder stays.
 
+use std::fs::DirBuilder;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,24 +59,30 @@ pub(super) async fn run(args: ServeArgs, voice: Voice) -> Outcome {
         token,
     } = stage;
     let token_file = folder.join(TOKEN_FILE);
-    private_file::replace(&token_file, token.expose())?;
     let serials = world.serials();
     let ready = Ready {
         url: running.url(),
         token: Some(token.expose()),
         devices: Some(&serials),
     };
-    write_ready(args.ready_file.as_deref(), &ready)?;
-    welcome(&world, running.url(), token.expose(), &token_file, voice)?;
+    let told = private_file::replace(&token_file, token.expose())
+        .and_then(|()| write_ready(args.ready_file.as_deref(), &ready))
+        .and_then(|()| welcome(&world, running.url(), token.expose(), &token_file, voice));
+    if let Err(failure) = told {
+        running.stop().await;
+        return Err(failure);
+    }
     let outcome = until_the_end(running, &mut signals, voice).await;
     world.stop().await;
     outcome
 }
 
 async fn open(folder: &Path) -> Result<Escrow, Failure> {
-    let status = Escrow::status(folder).await;
-    let kind = status.ok().flatten().map(|status| status.kind);
-    if kind == Some(DataKind::Production) {
+    // Nothing is put into a folder that does not say what it is.
+    let status = Escrow::status(folder)
+        .await
+        .map_err(|error| Failure::new(error.to_string()))?;
+    if status.is_some_and(|status| status.kind == DataKind::Production) {
         return Err(Failure::new(format!(
             "{} is a production data folder: a sandbox never touches one",
             folder.display()
@@ -84,13 +92,19 @@ async fn open(folder: &Path) -> Result<Escrow, Failure> {
     let cannot = |error: std::io::Error| {
         Failure::new(format!("{} cannot be made: {error}", folder.display()))
     };
-    std::fs::create_dir_all(folder).map_err(cannot)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(cannot)?;
     let key_file = folder.join(KEY_FILE);
     let key = if key_file.exists() {
         local::read_key(&key_file)?
     } else {
         let key = KeyEncryptionKey::generate(&machine::random());
-        private_file::create(&key_file)?.write_line(&key.to_file_text())?;
+        let mut file = private_file::create(&key_file)?;
+        file.write_line(&key.to_file_text())?;
+        file.keep();
         Arc::new(key)
     };
     Escrow::open(Opening {

@@ -90,6 +90,108 @@ fn r25_init_makes_keys_for_two_recipients_and_keeps_the_private_half_away() {
 }
 
 #[test]
+fn what_fails_leaves_nothing_behind_and_can_be_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("a-file"), "").unwrap();
+    let init = |data: &str, token: &str| {
+        let (etc, data, recovery, token) =
+            (path("etc"), path(data), path("recovery.key"), path(token));
+        let arguments = [
+            "init",
+            "--organisation",
+            "Example School",
+            "--folder",
+            &etc,
+            "--data",
+            &data,
+            "--recovery-key-file",
+            &recovery,
+            "--token-file",
+            &token,
+        ];
+        run(arguments, "")
+    };
+    for (data, token) in [
+        ("a-file/data", "admin.token"),
+        ("data", "nowhere/admin.token"),
+    ] {
+        let failed = init(data, token);
+        assert_eq!(failed.status, 1, "{}", failed.stderr);
+        let left: Vec<_> = [
+            "etc/key",
+            "etc/lockwarden.toml",
+            "recovery.key",
+            "admin.token",
+            "data",
+        ]
+        .into_iter()
+        .filter(|name| folder.path().join(name).exists())
+        .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let made = init("data", "admin.token");
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    assert!(made.stdout.lines().count() == 3, "no secret is shown");
+    for name in ["etc/key", "recovery.key", "admin.token"] {
+        assert_eq!(mode(&folder.path().join(name)), 0o600, "{name}");
+    }
+
+    let config = path("etc/lockwarden.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("127.0.0.1:8443", "127.0.0.1:0")).unwrap();
+    let ready = path("nowhere/ready.json");
+    let deaf = run(["serve", "--config", &config, "--ready-file", &ready], "");
+    assert_eq!(deaf.status, 1);
+    assert!(deaf.stderr.contains("nowhere"), "{}", deaf.stderr);
+
+    // No server listens there.
+    let token = path("desk.token");
+    let server = [
+        "--url",
+        "http://127.0.0.1:1",
+        "--token-file",
+        &path("admin.token"),
+    ];
+    let mut create = vec![
+        "token",
+        "create",
+        "desk",
+        "--scope",
+        "read",
+        "--out-file",
+        &token,
+    ];
+    create.extend(server);
+    assert_eq!(run(create, "").status, 1);
+    assert!(!Path::new(&token).exists());
+}
+
+#[test]
+fn a_token_goes_to_its_file_and_its_identifier_is_shown() {
+    let place = Installation::new();
+    let server = place.serve();
+    let file = place.path("desk.token");
+    let file = file.to_str().unwrap();
+    let create = [
+        "token",
+        "create",
+        "desk",
+        "--scope",
+        "read",
+        "--out-file",
+        file,
+    ];
+    let made = place.ok(&server, &create);
+    let token = std::fs::read_to_string(file).unwrap();
+    assert!(token.starts_with("lw_token_") && !made.to_string().contains(token.trim()));
+    assert_eq!(mode(Path::new(file)), 0o600);
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(place.run(&server, &["token", "revoke", id]).status, 0);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
 fn a_sandbox_and_production_never_open_each_others_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (etc, data) = (folder.path().join("etc"), folder.path().join("data"));
@@ -109,6 +211,11 @@ fn a_sandbox_and_production_never_open_each_others_folder() {
     let refused = run(["serve", "--sandbox", "--data", data.to_str().unwrap()], "");
     assert_eq!(refused.status, 1);
     assert!(refused.stderr.contains("production"), "{}", refused.stderr);
+    assert!(!data.join("sandbox.key").exists());
+    // Nor is a folder touched that does not say what it is.
+    std::fs::write(data.join("lockwarden.db"), "damaged").unwrap();
+    let refused = run(["serve", "--sandbox", "--data", data.to_str().unwrap()], "");
+    assert_eq!(refused.status, 1);
     assert!(!data.join("sandbox.key").exists());
 }
 
