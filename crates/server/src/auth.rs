@@ -154,16 +154,39 @@ impl Caller {
         app: &App,
         serial: &SerialNumber,
     ) -> Result<OrganisationId, Problem> {
+        match self.that_knows(app, serial).await? {
+            Some(organisation) => Ok(organisation),
+            // One organisation alone needs no naming, also for a device that is not known yet.
+            None => self
+                .organisation(app)
+                .await
+                .map_err(|_| Problem::unknown_device()),
+        }
+    }
+
+    /// The same where a device that is not known becomes known: it has to be said whose it is.
+    pub(crate) async fn organisation_to_be_of(
+        &self,
+        app: &App,
+        serial: &SerialNumber,
+    ) -> Result<OrganisationId, Problem> {
+        match self.that_knows(app, serial).await? {
+            Some(organisation) => Ok(organisation),
+            None => self.organisation(app).await,
+        }
+    }
+
+    async fn that_knows(
+        &self,
+        app: &App,
+        serial: &SerialNumber,
+    ) -> Result<Option<OrganisationId>, Problem> {
         if self.is_of_one() {
-            return self.organisation(app).await;
+            return self.organisation(app).await.map(Some);
         }
         match app.escrow.devices().locate(&self.actor, serial).await? {
-            Located::In(organisation) => Ok(organisation),
-            // One organisation alone needs no naming, also for a device that is not known yet.
-            Located::Nowhere => match self.organisation(app).await {
-                Ok(organisation) => Ok(organisation),
-                Err(_) => Err(Problem::unknown_device()),
-            },
+            Located::In(organisation) => Ok(Some(organisation)),
+            Located::Nowhere => Ok(None),
             Located::Several(organisations) => Err(Problem::new(
                 StatusCode::CONFLICT,
                 "ambiguous-device",

@@ -224,7 +224,7 @@ pub(super) async fn add(
     Path(serial): Path<SerialNumber>,
     body: Body,
 ) -> Result<(StatusCode, Json<Added>), Problem> {
-    let organisation = caller.organisation_of(&app, &serial).await?;
+    let organisation = caller.organisation_to_be_of(&app, &serial).await?;
     let permit: Permit<Edit> = app
         .escrow
         .authorise(&caller.actor, &organisation, format!("device {serial}"))

@@ -645,7 +645,7 @@ pub(super) async fn set(
     Path(serial): Path<SerialNumber>,
     body: Body,
 ) -> Result<Json<Device>, Problem> {
-    let organisation = caller.organisation_of(&app, &serial).await?;
+    let organisation = caller.organisation_to_be_of(&app, &serial).await?;
     let subject = format!("device {serial}");
     let permit: Permit<Edit> = app
         .escrow

@@ -291,6 +291,17 @@ async fn r5_a_serial_number_known_twice_needs_the_organisation_named() {
         everywhere.get("/v1/devices/SIMNEVER1").await.refusal(),
         (404, "unknown-device".to_owned())
     );
+    // What would make it known needs to say whose it is.
+    for answer in [
+        everywhere
+            .patch("/v1/devices/SIMNEVER1", body("iPad4,1"))
+            .await,
+        everywhere
+            .post("/v1/devices/SIMNEVER1/codes", json!({ "text": "x" }))
+            .await,
+    ] {
+        assert_eq!(answer.refusal(), (409, "organisation-needed".to_owned()));
+    }
 
     assert_eq!(
         everywhere
