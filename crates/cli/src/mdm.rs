@@ -52,9 +52,10 @@ struct AddArgs {
     /// The file that holds the password or key of its API; - is standard input
     #[arg(long, value_name = "FILE")]
     api_key_file: PathBuf,
-    /// How its webhooks prove themselves: it signs them (hmac), or the address holds a secret (path)
-    #[arg(long, value_name = "HOW", value_parser = ["hmac", "path"], default_value = "hmac")]
-    hook_auth: String,
+    /// How its webhooks prove themselves: it signs them (hmac), or the address holds a secret (path) [default: path for
+    /// MicroMDM, which cannot sign; hmac for others]
+    #[arg(long, value_name = "HOW", value_parser = ["hmac", "path"])]
+    hook_auth: Option<String>,
     /// The file that holds the HMAC secret it uses already [default: one is made]
     #[arg(long, value_name = "FILE")]
     hmac_secret_file: Option<PathBuf>,
@@ -92,7 +93,8 @@ struct NewConnection<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<&'a str>,
     api_key: &'a str,
-    hook_auth: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook_auth: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hmac_secret: Option<&'a str>,
     unlock_via: &'a str,
@@ -134,7 +136,7 @@ async fn add(args: AddArgs, voice: Voice) -> Outcome {
         path_prefix: args.path_prefix.as_deref(),
         username: args.username.as_deref(),
         api_key: &api_key,
-        hook_auth: &args.hook_auth,
+        hook_auth: args.hook_auth.as_deref(),
         hmac_secret: hmac_secret.as_deref().map(String::as_str),
         unlock_via: &args.unlock_via,
         max_rate: args.max_rate,

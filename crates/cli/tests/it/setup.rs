@@ -192,6 +192,33 @@ fn a_token_goes_to_its_file_and_its_identifier_is_shown() {
 }
 
 #[test]
+fn r22_an_mdm_proves_itself_as_it_can() {
+    let place = Installation::new();
+    let server = place.serve();
+    let key = place.path("api.key");
+    for (kind, auth) in [("nanohub", "hmac"), ("micromdm", "path")] {
+        let url = "https://mdm.example.org";
+        let key = key.to_str().unwrap();
+        let made = place.ok(
+            &server,
+            &[
+                "mdm",
+                "add",
+                kind,
+                "--kind",
+                kind,
+                "--mdm-url",
+                url,
+                "--api-key-file",
+                key,
+            ],
+        );
+        assert_eq!(made["hook_auth"], auth, "{kind}");
+    }
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
 fn a_sandbox_and_production_never_open_each_others_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (etc, data) = (folder.path().join("etc"), folder.path().join("data"));
