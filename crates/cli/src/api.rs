@@ -373,6 +373,9 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
         (None, None) => return not_lockwarden(status),
     };
     let failure = Failure::new(format!("{what} (status {})", status.as_u16()));
+    if let Some(hint) = text("type").and_then(|kind| on_the_command_line(kind, &problem)) {
+        return failure.hint(hint);
+    }
     match text("hint").or_else(|| text("to_do")) {
         Some(hint) => failure.hint(hint),
         None if status == StatusCode::UNAUTHORIZED => {
@@ -380,6 +383,32 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
         }
         None => failure,
     }
+}
+
+/// What to do, where the server's own hint speaks of requests and there is a command for it.
+fn on_the_command_line(kind: &str, problem: &Value) -> Option<String> {
+    let name = kind.strip_prefix("urn:lockwarden:problem:")?;
+    Some(match name {
+        "organisation-needed" | "ambiguous-device" => {
+            let known = problem.get("organisations").and_then(Value::as_array);
+            let known: Vec<&str> = known?.iter().filter_map(Value::as_str).collect();
+            format!(
+                "say which one with --organisation NAME: {}",
+                known.join(", ")
+            )
+        }
+        "no-product-type" => "`lockwarden devices set SERIAL --product-type iPad4,1` sets it (the hardware's own name, neither \
+            the order number nor a name like iPhone XR); or let the device enrol, which tells it"
+            .to_owned(),
+        "unlock-in-progress" => {
+            let id = problem.get("unlock").and_then(Value::as_str)?;
+            format!("`lockwarden unlocks show {id}` shows it; wait for it to end, or agree with whoever asked for it")
+        }
+        "unknown-connection" => "`lockwarden mdm list` lists them".to_owned(),
+        "unknown-push-certificate" => "`lockwarden push-certificate list` lists them".to_owned(),
+        "unknown-token" => "`lockwarden token list` lists them".to_owned(),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -418,6 +447,12 @@ mod tests {
             "No such device: No device with this serial number is known. (status 404)"
         );
         assert_eq!(failure.hint.as_deref(), Some("Check it."));
+        // A hint about requests is of no use on the command line.
+        let body = br#"{"type":"urn:lockwarden:problem:ambiguous-device","title":"t","detail":"d","hint":"Add `?organisation=NAME`.","organisations":["A","B"]}"#;
+        assert_eq!(
+            refused(StatusCode::CONFLICT, body).hint.as_deref(),
+            Some("say which one with --organisation NAME: A, B")
+        );
         assert!(
             refused(StatusCode::BAD_GATEWAY, b"<html>")
                 .what
