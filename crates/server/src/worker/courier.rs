@@ -309,13 +309,22 @@ async fn deliver(
     ours_until: Timestamp,
 ) -> escrow::Result<What> {
     let connections = app.escrow.connections();
-    let Some(connection) = connections.open(&command.connection).await? else {
+    let mut opened = connections.open(&command.connection).await?;
+    if let Some(connection) = &opened {
+        let turn = app.mdm.turn(&connection.view, app.now());
+        if !turn.is_zero() {
+            if rest(&*app.clock, shutdown, turn).await {
+                return Ok(What::Nothing);
+            }
+            // It may have been removed, or moved, or been given another key meanwhile.
+            opened = connections.open(&command.connection).await?;
+        }
+    }
+    let Some(connection) = opened else {
         not_queued(app, command, "the connection to its MDM was removed").await?;
         return Ok(What::Nothing);
     };
-    let turn = app.mdm.turn(&connection.view, app.now());
-    let ends = !turn.is_zero() && rest(&*app.clock, shutdown, turn).await;
-    if ends || app.now() >= ours_until {
+    if app.now() >= ours_until {
         return Ok(What::Nothing);
     }
     let enqueued = app

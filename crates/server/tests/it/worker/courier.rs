@@ -223,6 +223,40 @@ async fn the_rate_of_an_mdm_is_kept() {
 }
 
 #[tokio::test]
+async fn a_command_that_waited_for_its_turn_does_not_go_to_an_mdm_that_was_removed() {
+    let stage = Stage::with(Options {
+        max_rate: Some(0.1),
+        ..Options::default()
+    })
+    .await;
+    stage.device(SERIAL, Kind::IpadWifi).enrol();
+    let calls = stage.mdm.calls();
+    calls
+        .wait_for("the first command", |calls| calls.len() == 1)
+        .await;
+    stage
+        .until("the other to be taken", async || {
+            let commands = commands(&stage, SERIAL).await;
+            commands.len() == 2 && commands.iter().all(|command| command.tries > 0)
+        })
+        .await;
+    let permit = stage.permit("connection").await;
+    let connections = stage.escrow().connections();
+    connections.remove(&permit, "mdm").await.unwrap().unwrap();
+    stage.clock.advance(Duration::from_secs(10));
+    stage
+        .until("it to be told", async || {
+            let commands = commands(&stage, SERIAL).await;
+            let told = |reason: &str| reason.contains("removed");
+            commands
+                .iter()
+                .any(|command| command.reason.as_deref().is_some_and(told))
+        })
+        .await;
+    assert_eq!(calls.count(), 1);
+}
+
+#[tokio::test]
 async fn r8_an_mdm_is_tried_at_once_when_its_connection_was_mended() {
     let stage = Stage::new().await;
     stage.mdm.set_api_key("another");
