@@ -45,14 +45,17 @@ async fn findings(args: &ConfigArgs) -> Vec<Finding> {
     let mut found = Vec::new();
     let key = match config.key_file(credentials.as_deref()) {
         Ok(path) => {
-            found.push(match secret_file::warning(&path, "the key file") {
-                Some(_) => Finding::warn(
-                    "key file",
-                    format!("others than its owner can read {}", path.display()),
-                    format!("chmod 600 {}", path.display()),
-                ),
-                None => Finding::ok("key file", path.display().to_string()),
-            });
+            // Of one that is not there the path is not repeated: the key itself may have been put in its place.
+            if path.exists() {
+                found.push(match secret_file::warning(&path, "the key file") {
+                    Some(_) => Finding::warn(
+                        "key file",
+                        format!("others than its owner can read {}", path.display()),
+                        format!("chmod 600 {}", path.display()),
+                    ),
+                    None => Finding::ok("key file", path.display().to_string()),
+                });
+            }
             match local::read_key(&path) {
                 Ok(key) => Some(key),
                 Err(failure) => {

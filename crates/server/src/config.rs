@@ -188,12 +188,14 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// Not the TOML that is expected.
-    #[error("{} is not a configuration of this version: {error}", path.display())]
+    #[error("{} is not a configuration of this version: line {line}: {says}", path.display())]
     Toml {
         /// Which.
         path: PathBuf,
-        /// What and where.
-        error: Box<toml::de::Error>,
+        /// Where, from 1.
+        line: usize,
+        /// What. Repeats no value: a key may have been put there instead of its file's name.
+        says: String,
     },
     /// One of certificate and key is missing.
     #[error("[listen] names only one of certificate_file and key_file; TLS needs both")]
@@ -238,9 +240,32 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
         let text = String::from_utf8_lossy(&text);
-        toml::from_str(&text).map_err(|error| ConfigError::Toml {
+        Self::parse(&text).map_err(|(line, says)| ConfigError::Toml {
             path: path.to_owned(),
-            error: Box::new(error),
+            line,
+            says,
+        })
+    }
+
+    /// Reads the text of a file; else gives the line and what is wrong with it.
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.bytes().take(start);
+            let line = 1 + before.filter(|byte| *byte == b'\n').count();
+            let message = error.message();
+            let repeats_a_value = ["invalid type", "invalid value", "unknown variant"]
+                .iter()
+                .any(|kind| message.starts_with(kind));
+            let says = match message.rsplit_once(", expected ") {
+                Some((_, expected)) if repeats_a_value => format!("expected {expected}"),
+                // Whatever else repeats a value puts it in quotes.
+                _ => {
+                    let words = message.split('"').next().unwrap_or_default();
+                    words.trim_end_matches([':', ' ']).to_owned()
+                }
+            };
+            (line, says)
         })
     }
 
@@ -338,8 +363,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
 mod tests {
     use super::*;
 
-    fn config(text: &str) -> Result<Config, toml::de::Error> {
-        toml::from_str(text)
+    fn config(text: &str) -> Result<Config, (usize, String)> {
+        Config::parse(text)
     }
 
     #[test]
@@ -355,9 +380,30 @@ mod tests {
 
     #[test]
     fn a_misspelt_key_is_refused_and_named() {
-        let error =
+        let (line, says) =
             config("[data]\nfolder = \"x\"\n[listen]\nadress = \"127.0.0.1:1\"\n").unwrap_err();
-        assert!(error.to_string().contains("adress"), "{error}");
+        assert_eq!(line, 4);
+        assert!(says.contains("adress"), "{says}");
+    }
+
+    #[test]
+    fn r23_no_value_is_repeated() {
+        for lines in [
+            "[keys]\nkey = \"a-secret, expected a-secret\"",
+            "[keys]\nkey_file = [\"a-secret\"]",
+            "[work]\nin_flight = \"a-secret, expected a-secret\"",
+            "[log]\nformat = \"a-secret\"",
+            "[listen]\naddress = \"a-secret\"",
+            "[listen]\npublic_url = \"a-secret\"",
+            "[keys]\nkey_file = \"a-secret",
+            "[keys]\nkey_file = a-secret",
+            "[keys]\na-secret",
+            "a-secret",
+        ] {
+            let (line, says) = config(&format!("[data]\nfolder = \"x\"\n{lines}\n")).unwrap_err();
+            assert!(!says.contains("a-secret"), "{lines}: {says}");
+            assert!(line >= 3 && !says.contains('\n'), "{lines}: {line}: {says}");
+        }
     }
 
     #[test]
