@@ -11,7 +11,7 @@ use crate::voice::Failure;
 /// No file that holds a secret is larger.
 const LARGEST: u64 = 1024 * 1024;
 
-/// Reads the whole file, or standard input for `-`, as text. `what` names it in messages: `the token file`. The path is
+/// Reads the whole file, or standard input for `-`, as text (UTF-8, with or without a byte order mark). `what` names it in messages: `the token file`. The path is
 /// not repeated in them, since a secret may have been given in its place.
 ///
 /// # Errors
@@ -20,6 +20,8 @@ pub(crate) fn read(path: &Path, what: &str) -> Result<Zeroizing<String>, Failure
     let bytes = read_bytes(path, what)?;
     let text =
         std::str::from_utf8(&bytes).map_err(|_| Failure::new(format!("{what} is not text")))?;
+    // Some editors begin a file with a mark that nobody sees.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Ok(Zeroizing::new(text.to_owned()))
 }
 

@@ -39,10 +39,18 @@ pub(crate) struct UnlockArgs {
     #[arg(long)]
     insist: bool,
     /// Asking twice with the same key asks once [default: a new one each time]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = idempotency_key)]
     idempotency_key: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+fn idempotency_key(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    let is_visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    let fits = (1..=255).contains(&text.len()) && text.bytes().all(is_visible);
+    fits.then(|| text.to_owned())
+        .ok_or("it is not 1 to 255 visible ASCII characters")
 }
 
 /// Runs the command.
@@ -176,6 +184,17 @@ fn exit_status(state: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_fits_into_a_header() {
+        assert_eq!(
+            idempotency_key(" ticket 4711 ").as_deref(),
+            Ok("ticket 4711")
+        );
+        for bad in ["", " ", "a\nb", "\u{e4}", &"x".repeat(256)] {
+            assert!(idempotency_key(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn r15_only_unlocked_is_success() {

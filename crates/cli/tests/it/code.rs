@@ -32,6 +32,7 @@ fn what_a_person_types_is_forgiven_and_nothing_else() {
         "000h40r40m30f209185hr38f17",
         "000H4 0R40M 30F2 0918 5HR3 8F17\n",
         " 000h4-0r40m-30f2-0918-5hr3-8f17 ",
+        "\u{feff}000H4-0R40M-30F2-0918-5HR3-8F17\r\n",
     ] {
         let shown = run(["code", "show", "--json"], typed);
         assert!(shown.status == 0 && shown.json() == forms());
