@@ -132,8 +132,32 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
         key.trim().lines().next().unwrap(),
     );
 
+    // Everything is logged that can be, also by the libraries.
+    let config = std::fs::read_to_string(place.config()).unwrap();
+    let loudest = config.replace("level = \"debug\"", "level = \"trace\"");
+    assert!(loudest != config);
+    std::fs::write(place.config(), loudest).unwrap();
+
     // A story with everything in it: enrolments, a rotation, an erase, reveals, unlocks that fail in every way, a crash.
     let server = place.serve();
+    let key = place.path("api.key");
+    let made = place.ok(
+        &server,
+        &[
+            "mdm",
+            "add",
+            "cannot-sign",
+            "--kind",
+            "micromdm",
+            "--mdm-url",
+            &place.mdm.url(),
+            "--api-key-file",
+            key.to_str().unwrap(),
+        ],
+    );
+    let path = made["webhook_path"].as_str().unwrap().to_owned();
+    search.text("the secret in a path", path.rsplit('/').next().unwrap());
+    let by_path = place.get(&server, &path);
     let phone = place.device(Kind::IphoneDualSim);
     let pad = place.device(Kind::IpadWifi);
     let mut said = String::new();
@@ -181,6 +205,7 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
         ("the log".to_owned(), place.log().into_bytes()),
         ("the metrics".to_owned(), metrics.into_bytes()),
         ("a refusal".to_owned(), refused.into_bytes()),
+        ("another refusal".to_owned(), by_path.into_bytes()),
         ("the audit trail".to_owned(), audit.into_bytes()),
         ("what commands printed".to_owned(), said.into_bytes()),
     ];
@@ -194,7 +219,7 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
             .any(|(name, bytes)| name == "lockwarden.db" && bytes.len() > 4096)
     );
     assert!(
-        place.log().contains("DEBUG"),
+        place.log().contains("TRACE"),
         "the log does not tell enough to be worth a look"
     );
     for (name, bytes) in looked_at {
