@@ -86,10 +86,17 @@ fn explain_usage(given: &[OsString], error: &clap::Error) -> u8 {
         .filter_map(|argument| argument.to_str())
         .flat_map(|argument| argument.split('='))
         .any(|part| BypassCode::parse_lenient(part).is_ok());
+    let json = given.iter().any(|argument| argument == "--json");
     if error.use_stderr() && holds_a_code {
         let failure = Failure::usage("there is a bypass code among the arguments, where other users of this machine can see it")
             .hint("put it into a file or pipe it to standard input; then remove it from your shell's history");
-        Voice::new(given.iter().any(|argument| argument == "--json")).failure(&failure);
+        Voice::new(json).failure(&failure);
+    } else if error.use_stderr() && json {
+        let told = error.render().to_string();
+        let what = told.split("\n\n").next().unwrap_or_default();
+        let what = what.strip_prefix("error: ").unwrap_or(what);
+        let failure = Failure::usage(what).hint("--help shows how it is used");
+        Voice::new(json).failure(&failure);
     } else {
         // Nothing is left to do when the terminal is gone.
         let _ = error.print();

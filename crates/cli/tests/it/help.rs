@@ -21,6 +21,13 @@ fn wrong_usage_is_exit_status_2_and_speaks_on_standard_error() {
         let refused = run(arguments, "");
         assert_eq!(refused.status, 2, "{arguments:?}");
         assert!(refused.stdout.is_empty() && !refused.stderr.is_empty());
+        // For programs as a program reads it.
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        let refused = run(&arguments, "");
+        let said: serde_json::Value = serde_json::from_str(&refused.stderr).unwrap();
+        assert_eq!(refused.status, 2, "{arguments:?}");
+        assert!(said["error"].is_string() && said["hint"].is_string());
     }
 }
 
