@@ -116,7 +116,12 @@ async fn watch(api: &Api, id: &str, voice: Voice) -> Result<Value, Failure> {
     let mut told: Vec<String> = Vec::new();
     let mut last_wait = String::new();
     loop {
-        let unlock = api.ask(Ask::get(&path)).await?.json()?;
+        let unlock = api.ask(Ask::get(&path)).await.map_err(|failure| {
+            failure.hint(format!(
+                "the unlock goes on; `lockwarden unlocks show {id}` shows how it stands"
+            ))
+        })?;
+        let unlock = unlock.json()?;
         for (index, attempt) in unlock
             .get("attempts")
             .map_or(&[][..], show::rows)
