@@ -70,12 +70,21 @@ impl PrivateFile {
                 }
             })
             .and_then(|()| self.file.sync_all())
+            // Its name too: a key that is gone after a power failure would leave a vault that does not open.
+            .and_then(|()| File::open(folder_of(&self.path))?.sync_all())
             .map_err(|error| {
                 Failure::new(format!(
                     "{} cannot be written: {error}",
                     self.path.display()
                 ))
             })
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
