@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -188,6 +189,8 @@ fn not_proven() -> Problem {
 /// The connections as webhooks need them, kept for a few seconds, and what was refused in their name.
 pub(crate) struct Hooks {
     kept: Mutex<LruCache<String, (Arc<Hook>, Timestamp)>>,
+    /// How often connections have changed. Rises while `kept` is held.
+    changes: AtomicU64,
     refused: Mutex<HashMap<String, Refusals>>,
 }
 
@@ -201,6 +204,7 @@ impl Default for Hooks {
     fn default() -> Self {
         Self {
             kept: Mutex::new(LruCache::new(KEPT)),
+            changes: AtomicU64::default(),
             refused: Mutex::default(),
         }
     }
@@ -215,18 +219,30 @@ impl Hooks {
         {
             return Ok(Some(hook.clone()));
         }
+        let changes = self.changes.load(Ordering::SeqCst);
         let Some(hook) = app.escrow.connections().for_hook(name).await? else {
             lock(&self.kept).pop(name);
             return Ok(None);
         };
         let hook = Arc::new(hook);
-        lock(&self.kept).put(name.to_owned(), (hook.clone(), now));
+        self.keep(name, &hook, now, changes);
         Ok(Some(hook))
+    }
+
+    /// Keeps a connection as it was read when there had been so many changes. One that may have changed since is not kept: its
+    /// secret may have been taken back.
+    fn keep(&self, name: &str, hook: &Arc<Hook>, read_at: Timestamp, changes: u64) {
+        let mut kept = lock(&self.kept);
+        if self.changes.load(Ordering::SeqCst) == changes {
+            kept.put(name.to_owned(), (hook.clone(), read_at));
+        }
     }
 
     /// Connections have changed: they are read anew.
     pub(crate) fn forget(&self) {
-        lock(&self.kept).clear();
+        let mut kept = lock(&self.kept);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        kept.clear();
     }
 
     /// A webhook in this name was refused. Only names that exist are remembered: others have no fleet to ask.
@@ -259,4 +275,35 @@ impl Hooks {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use escrow::connections::{ConnectionKind, ConnectionRef};
+    use escrow::permit::OrganisationId;
+
+    use super::*;
+
+    #[test]
+    fn r22_what_was_read_before_a_change_is_not_kept_after_it() {
+        let hook = Arc::new(Hook {
+            connection: ConnectionRef {
+                organisation: OrganisationId::new("o"),
+                id: "c".to_owned(),
+            },
+            name: "mdm".to_owned(),
+            kind: ConnectionKind::NanoMdm,
+            proof: HookProof::Path(Vec::new()),
+            version: 1,
+        });
+        let hooks = Hooks::default();
+        let keep = |changes| {
+            hooks.keep("mdm", &hook, Timestamp(0), changes);
+            lock(&hooks.kept).contains("mdm")
+        };
+        assert!(keep(0));
+        hooks.forget();
+        assert!(!keep(0));
+        assert!(keep(1));
+    }
 }
