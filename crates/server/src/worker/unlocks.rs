@@ -17,6 +17,7 @@ use escrow::clock::Clock;
 use escrow::operations::{Advance, Answer, Begun, Claim, Finished, Lease, Via, WorkSettings};
 use escrow::permit::OrganisationId;
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use lru::LruCache;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -27,6 +28,8 @@ use crate::lifecycle::Shutdown;
 
 /// However quiet it is, the queue is looked at this often: another process may have put something in it.
 const LOOK: Duration = Duration::from_secs(10);
+/// So many unlocks are claimed in one commit.
+const CLAIMS_AT_ONCE: usize = 8;
 /// Push certificates whose connections to Apple are kept.
 const SERVICES: NonZeroUsize = NonZeroUsize::new(32).expect("32 is not zero");
 /// An answer that the database does not take is tried so often before it is given up, where the database does not just fail
@@ -104,6 +107,8 @@ impl Unlocks {
     pub(super) async fn work(self) {
         let operations = self.app.escrow.operations();
         let mut pauses = Pauses::new();
+        // A claim is answered with the commit it is part of. Where much is due, several are asked for in one.
+        let mut at_once = 1;
         while !self.shutdown.is_requested() {
             let place = tokio::select! {
                 place = self.places.clone().acquire_owned() => {
@@ -111,23 +116,38 @@ impl Unlocks {
                 }
                 () = self.shutdown.requested() => return,
             };
-            let wait = match operations.claim(&self.settings).await {
-                Ok(Claim::Lease(lease)) => {
-                    pauses = Pauses::new();
-                    self.take_place(lease, place);
-                    continue;
+            let mut places = vec![place];
+            while places.len() < at_once
+                && let Ok(place) = self.places.clone().try_acquire_owned()
+            {
+                places.push(place);
+            }
+            let claims = places.iter().map(|_| operations.claim(&self.settings));
+            let mut nothing: Option<Duration> = None;
+            for (claimed, place) in join_all(claims).await.into_iter().zip(places) {
+                match claimed {
+                    Ok(Claim::Lease(lease)) => {
+                        pauses = Pauses::new();
+                        self.take_place(lease, place);
+                    }
+                    Ok(Claim::Nothing { look_again_at }) => {
+                        pauses = Pauses::new();
+                        let now = self.app.now();
+                        let wait = look_again_at.map_or(LOOK, |at| wait_until(now, at).min(LOOK));
+                        nothing = Some(nothing.map_or(wait, |other| other.min(wait)));
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "unlocks cannot be taken from the queue; it is tried again");
+                        let wait = pauses.next();
+                        nothing = Some(nothing.map_or(wait, |other| other.min(wait)));
+                    }
                 }
-                Ok(Claim::Nothing { look_again_at }) => {
-                    pauses = Pauses::new();
-                    let now = self.app.now();
-                    look_again_at.map_or(LOOK, |at| wait_until(now, at).min(LOOK))
-                }
-                Err(error) => {
-                    tracing::error!(%error, "unlocks cannot be taken from the queue; it is tried again");
-                    pauses.next()
-                }
+            }
+            let Some(wait) = nothing else {
+                at_once = (at_once * 2).min(CLAIMS_AT_ONCE);
+                continue;
             };
-            drop(place);
+            at_once = 1;
             tokio::select! {
                 () = operations.woken() => {}
                 () = self.left.notified() => {}
