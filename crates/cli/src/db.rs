@@ -67,8 +67,8 @@ pub(crate) async fn run(args: DbArgs, voice: Voice) -> Outcome {
             let proven = escrow.prove_recovery(&recovery).await;
             escrow.close().await;
             proven.map_err(|error| Failure::new(error.to_string()))?;
-            voice.talk("the recovery key opens this vault; put it back where it is safe");
-            Ok(DONE)
+            let talk = "the recovery key opens this vault; put it back where it is safe";
+            voice.done("proven", &recovery.public().id().to_string(), talk)
         }
     }
 }

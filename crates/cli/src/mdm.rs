@@ -221,9 +221,9 @@ async fn remove(args: NamedArgs, voice: Voice) -> Outcome {
     let api = Api::new(&args.server, voice)?;
     api.ask(Ask::new(Method::DELETE, &["mdm", &args.name]))
         .await?;
-    voice.talk(format!(
+    let talk = format!(
         "{} is disconnected; its devices and their codes stay",
         args.name
-    ));
-    Ok(DONE)
+    );
+    voice.done("removed", &args.name, talk)
 }

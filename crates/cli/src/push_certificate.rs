@@ -90,8 +90,8 @@ pub(crate) async fn run(args: PushCertificateArgs, voice: Voice) -> Outcome {
             let api = Api::new(&args.server, voice)?;
             api.ask(Ask::delete(&["push-certificates", &args.id]))
                 .await?;
-            voice.talk("removed; devices of its topic can be unlocked only once there is another");
-            Ok(DONE)
+            let talk = "removed; devices of its topic can be unlocked only once there is another";
+            voice.done("removed", &args.id, talk)
         }
     }
 }

@@ -144,6 +144,6 @@ async fn list(args: ListArgs, voice: Voice) -> Outcome {
 async fn revoke(args: RevokeArgs, voice: Voice) -> Outcome {
     let api = Api::new(&args.server, voice)?;
     api.ask(Ask::delete(&["tokens", &args.id])).await?;
-    voice.talk(format!("token {} opens nothing from now on", args.id));
-    Ok(DONE)
+    let talk = format!("token {} opens nothing from now on", args.id);
+    voice.done("revoked", &args.id, talk)
 }

@@ -96,6 +96,18 @@ impl Voice {
         }
     }
 
+    /// Something was done that gives no data of its own: talk for people, an object for programs.
+    ///
+    /// # Errors
+    /// When standard output takes no more; a reader that has gone away is no error.
+    pub(crate) fn done(self, what: &str, subject: &str, talk: impl AsRef<str>) -> Outcome {
+        if self.json {
+            self.data(&serde_json::json!({ what: subject }), String::new)?;
+        }
+        self.talk(talk);
+        Ok(DONE)
+    }
+
     /// Lines of data for people, whatever is asked for.
     ///
     /// # Errors
