@@ -294,6 +294,32 @@ impl Epoch {
         .collect()
     }
 
+    /// The closed epochs of these enrollments that never said whose they were and hold an answer.
+    pub(crate) async fn nameless_of(
+        tx: &mut Tx<'_>,
+        enrollments: impl Iterator<Item = &EnrollmentKey>,
+    ) -> Result<Vec<Self>> {
+        let keys: Vec<_> = enrollments
+            .map(|(c, enrollment)| json!([c.organisation.as_str(), c.id, enrollment]))
+            .collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        tx.fetch_all(
+            select_epochs!(
+                "(SELECT DISTINCT value FROM json_each($1)) AS wanted JOIN epochs ON organisation = wanted.value ->> 0 \
+                 AND connection = wanted.value ->> 1 AND enrollment = wanted.value ->> 2 AND closed_at IS NOT NULL \
+                 AND serial IS NULL AND EXISTS (SELECT 1 FROM held_answers \
+                 WHERE held_answers.organisation = epochs.organisation AND held_answers.epoch = epochs.id)"
+            ),
+            params![json!(keys).to_string()],
+        )
+        .await?
+        .iter()
+        .map(Self::from_row)
+        .collect()
+    }
+
     /// The open epochs of these devices; `keys` is a JSON array of organisation and serial number.
     pub(crate) async fn open_of_keys(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<Self>> {
         tx.fetch_all(

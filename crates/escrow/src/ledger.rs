@@ -109,6 +109,15 @@ impl<'e> Ledger<'e> {
         let mut epochs = Vec::new();
         if !enrollments.is_empty() {
             epochs = Epoch::live_of(tx, enrollments).await?;
+            let live: HashSet<(&str, &str)> = epochs
+                .iter()
+                .map(|epoch| (epoch.connection.as_str(), epoch.enrollment.as_str()))
+                .collect();
+            let fresh = enrollments
+                .iter()
+                .filter(|(c, enrollment)| !live.contains(&(c.id.as_str(), enrollment.as_str())));
+            let nameless = Epoch::nameless_of(tx, fresh).await?;
+            epochs.extend(nameless);
         }
         let mut named = Vec::new();
         if !commands.is_empty() {
@@ -302,7 +311,9 @@ impl<'e> Ledger<'e> {
             next_ask_at: None,
             changed: true,
         });
-        self.epochs.len() - 1
+        let at = self.epochs.len() - 1;
+        self.inherit_held(at);
+        at
     }
 
     /// Ends an epoch: its pending commands are void (R8), its codes stay (R2).

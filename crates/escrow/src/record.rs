@@ -183,9 +183,6 @@ fn epoch_of(
         ledger.close_epoch(earlier, EpochState::Superseded, "the device enrolled anew");
     }
     let at = ledger.open_epoch(connection, &seen.enrollment, seen.kind, opened_by, when);
-    if let Some(earlier) = live {
-        ledger.bequeath_held(earlier, at);
-    }
     if opened_by == OpenedBy::Adopted {
         ledger.epoch_mut(at).enrolled_at = Some(when);
     }

@@ -135,6 +135,13 @@ mod tests {
             ),
             (
                 "EXPLAIN QUERY PLAN SELECT * FROM (SELECT DISTINCT value FROM json_each($1)) AS wanted JOIN epochs ON \
+                 organisation = wanted.value ->> 0 AND connection = wanted.value ->> 1 AND enrollment = wanted.value ->> 2 \
+                 AND closed_at IS NOT NULL AND serial IS NULL AND EXISTS (SELECT 1 FROM held_answers \
+                 WHERE held_answers.organisation = epochs.organisation AND held_answers.epoch = epochs.id)",
+                "epochs_of_enrollment (organisation=? AND connection=? AND enrollment=?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT * FROM (SELECT DISTINCT value FROM json_each($1)) AS wanted JOIN epochs ON \
                  organisation = wanted.value ->> 0 AND epochs.id = wanted.value ->> 1",
                 "USING PRIMARY KEY (organisation=? AND id=?)",
             ),

@@ -77,12 +77,29 @@ impl Ledger<'_> {
         released
     }
 
-    /// What an epoch told before it said whose it was goes to the next epoch of the same enrollment, for the MDM's name of an
+    /// What earlier epochs of the same enrollment told and never said whose it was goes to this new one, for the MDM's name of an
     /// enrollment is one device's. It is of the past there.
-    pub(crate) fn bequeath_held(&mut self, from: usize, to: usize) {
-        let (from, to) = (self.epoch(from).id.clone(), self.epoch(to).id.clone());
-        for held in self.held.iter_mut().filter(|held| held.epoch == from) {
-            held.epoch.clone_from(&to);
+    pub(super) fn inherit_held(&mut self, at: usize) {
+        let new = self.epoch(at);
+        let earlier: HashSet<String> = self
+            .epochs
+            .iter()
+            .map(|entry| &entry.epoch)
+            .filter(|epoch| {
+                epoch.id != new.id
+                    && epoch.serial.is_none()
+                    && epoch.connection == new.connection
+                    && epoch.enrollment == new.enrollment
+            })
+            .map(|epoch| epoch.id.clone())
+            .collect();
+        let new = new.id.clone();
+        for held in self
+            .held
+            .iter_mut()
+            .filter(|held| earlier.contains(&held.epoch))
+        {
+            held.epoch.clone_from(&new);
             held.standing = Standing::Late;
             if held.change == HeldChange::None {
                 held.change = HeldChange::Move;

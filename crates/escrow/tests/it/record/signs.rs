@@ -41,12 +41,31 @@ async fn r1_a_code_told_before_the_serial_number_is_kept_through_a_new_enrolment
     mdm.enrol().await;
     let asked = mdm.collect_one(CommandType::BypassCode).await;
     mdm.answer_code(&asked, CODE_B).await;
+    holds_a_as_a_candidate_and_b_as_current(&vault).await;
+}
+
+#[tokio::test]
+async fn r1_a_code_told_before_the_serial_number_is_kept_through_a_check_out() {
+    let vault = Vault::new().await;
+    let mdm = Mdm::new(&vault, "E1", "SERIAL1").await;
+    mdm.tell(Event::Seen).await;
+    let asked = mdm.collect_one(CommandType::BypassCode).await;
+    mdm.answer_code(&asked, CODE_A).await;
+    mdm.tell(Event::CheckOut).await;
+    vault.clock.advance(DAY);
+    mdm.enrol().await;
+    let asked = mdm.collect_one(CommandType::BypassCode).await;
+    mdm.answer_code(&asked, CODE_B).await;
+    holds_a_as_a_candidate_and_b_as_current(&vault).await;
+}
+
+async fn holds_a_as_a_candidate_and_b_as_current(vault: &Vault) {
     let held = vault.reveal("SERIAL1").await;
     let held: Vec<_> = held
         .iter()
         .map(|code| (code.text.expose().to_owned(), code.view.current))
         .collect();
-    assert_eq!(held.len(), 2);
+    assert!(held.len() == 2);
     assert!(held.contains(&(CODE_A.to_owned(), false)), "a candidate");
     assert!(held.contains(&(CODE_B.to_owned(), true)), "the current one");
 }
