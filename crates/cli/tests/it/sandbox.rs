@@ -1,6 +1,8 @@
 //! `serve --sandbox` as the README tells it: the whole product between fakes, played with the commands it prints.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -26,11 +28,16 @@ impl Drop for Sandbox {
 
 impl Sandbox {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ready_file = folder.path().join("ready.json");
         let path = |name: &str| folder.path().join(name);
         // A production configuration in the surroundings is not looked at.
         let child = command(["serve", "--sandbox", "--listen", "127.0.0.1:0"])
+            .args(more)
             .arg("--data")
             .arg(path("data"))
             .arg("--ready-file")
@@ -211,4 +218,54 @@ fn a_sandbox_listens_on_loopback_only() {
     );
     assert_eq!(refused.status, 1);
     assert!(refused.stderr.contains("loopback"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_sandbox_has_as_many_devices_as_wanted_and_says_everywhere_that_it_is_one() {
+    let sandbox = Sandbox::start_with(&["--devices", "6"]);
+    assert_eq!(sandbox.ready["devices"].as_array().unwrap().len(), 6);
+    let address = sandbox.ready["url"].as_str().unwrap().to_owned();
+    let address = address.strip_prefix("http://").unwrap();
+    for path in ["/readyz", "/openapi.json", "/v1/devices", "/nowhere"] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.contains("lockwarden-sandbox: true"),
+            "{path}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn production_never_opens_a_sandboxs_folder() {
+    let mut sandbox = Sandbox::start_with(&["--devices", "1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let made = run(
+        [
+            "init",
+            "--organisation",
+            "Example School",
+            "--folder",
+            &path("etc"),
+            "--data",
+            &path("data"),
+        ],
+        "",
+    );
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    let config = path("etc/lockwarden.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let played = sandbox.folder.path().join("data");
+    let text = text.replace(&path("data"), played.to_str().unwrap());
+    std::fs::write(&config, text).unwrap();
+    sandbox.child.kill().unwrap();
+    sandbox.child.wait().unwrap();
+    let refused = run(["serve", "--config", &config], "");
+    assert_eq!(refused.status, 1);
+    assert!(refused.stderr.contains("sandbox"), "{}", refused.stderr);
 }

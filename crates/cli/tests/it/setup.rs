@@ -4,9 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::Value;
+use sim::{Now, PushCertificateOptions};
 
 use crate::installation::Installation;
-use crate::support::{Finished, run};
+use crate::support::{Finished, file, run, wait_for};
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -468,5 +469,47 @@ fn r22_the_listener_speaks_tls_and_takes_a_renewed_certificate() {
         place.log().contains("the one before stays").then_some(())
     });
     assert_eq!(ask(&second), 0);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn a_push_certificate_is_warned_about_from_sixty_days_before_its_end_and_fails_after_it() {
+    let place = Installation::new();
+    let server = place.serve();
+    let now = Now::wall().get();
+    for (topic, days, expected) in [
+        ("fine", 70, "ok"),
+        ("soon", 50, "warn"),
+        ("ended", -1, "fail"),
+    ] {
+        let mut wanted =
+            PushCertificateOptions::new(format!("com.apple.mgmt.External.{topic}"), now);
+        wanted.not_before = now - time::Duration::days(300);
+        wanted.not_after = now + time::Duration::days(days);
+        let certificate = place.apple.issue(&wanted).unwrap().bundle_pem();
+        let path = file(&place.path("."), "another.pem", &certificate);
+        let path = path.to_str().unwrap();
+        place.ok(&server, &["push-certificate", "add", "--certificate", path]);
+        let config = place.config();
+        let found = run(
+            ["doctor", "--json", "--config", config.to_str().unwrap()],
+            "",
+        );
+        let line = found.stdout.lines().find(|line| line.contains(topic));
+        let finding: Value = serde_json::from_str(line.unwrap()).unwrap();
+        assert_eq!(finding["verdict"], expected, "{finding}");
+    }
+    assert!(
+        place
+            .get(&server, "/metrics")
+            .contains("External.soon\"} 4")
+    );
+    assert_eq!(server.stop(), Some(0));
+    // The log has it once a day, and at every start.
+    let server = place.serve();
+    wait_for("the warnings in the log", || {
+        let log = place.log();
+        (log.contains("ends soon") && log.contains("has expired")).then_some(())
+    });
     assert_eq!(server.stop(), Some(0));
 }
