@@ -20,6 +20,7 @@ pub mod device;
 pub mod explain;
 pub mod fuzzing;
 pub mod guard;
+pub mod lock;
 pub mod observation;
 pub mod time;
 pub mod unlock;

@@ -1,0 +1,282 @@
+//! A lock by the organisation: the wish, the calls made for it, and how our lock on a device stands (R4, R20).
+//!
+//! [`outcome`] is the one reading of what Apple's device enrolment service answers, [`next`] the state machine of one wish,
+//! and [`standing`] folds everything that ever happened to a device's lock into what may be said of it today. Nothing here
+//! knows a database or a clock.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codes::{LockStatus, named};
+
+/// A lock ends for want of an answer after so long (R15).
+pub const LOCK_DEADLINE: Duration = Duration::from_secs(60 * 60);
+/// A `FAILED` is asked about again so often in all, as Apple advises a retry before calling support (contract sheet 2a).
+pub const TRIES_AFTER_FAILED: usize = 3;
+
+/// The most of a `response_status` nobody described that is kept, in characters.
+const STATUS_LIMIT: usize = 200;
+
+/// What Apple's service said of one device: `response_status` of the answer (contract sheet 2a).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ResponseStatus {
+    /// Locked, by this very call.
+    Success,
+    /// The service of this token does not have the device.
+    NotAccessible,
+    /// The device is not in the organisation's programme.
+    OrgNotSupported,
+    /// Such devices cannot be locked this way.
+    DeviceNotSupported,
+    /// Somebody, a person or an organisation, holds the lock already.
+    DeviceAlreadyLocked,
+    /// Something went wrong at Apple. What became of the lock is not said.
+    Failed,
+    /// A word nobody described, kept as it came. It is no success.
+    Other(String),
+}
+
+impl ResponseStatus {
+    /// Reads the word; one that is not known is kept (the first 200 characters of it).
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        match text {
+            "SUCCESS" => Self::Success,
+            "NOT_ACCESSIBLE" => Self::NotAccessible,
+            "ORG_NOT_SUPPORTED" => Self::OrgNotSupported,
+            "DEVICE_NOT_SUPPORTED" => Self::DeviceNotSupported,
+            "DEVICE_ALREADY_LOCKED" => Self::DeviceAlreadyLocked,
+            "FAILED" => Self::Failed,
+            other => Self::Other(other.chars().take(STATUS_LIMIT).collect()),
+        }
+    }
+
+    /// The word as Apple writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::NotAccessible => "NOT_ACCESSIBLE",
+            Self::OrgNotSupported => "ORG_NOT_SUPPORTED",
+            Self::DeviceNotSupported => "DEVICE_NOT_SUPPORTED",
+            Self::DeviceAlreadyLocked => "DEVICE_ALREADY_LOCKED",
+            Self::Failed => "FAILED",
+            Self::Other(text) => text,
+        }
+    }
+}
+
+impl fmt::Display for ResponseStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How one call ended, seen from the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// HTTP 200 with a readable body about this very device.
+    Answered(ResponseStatus),
+    /// HTTP 200 whose body could not be read, or was about another device.
+    Unreadable,
+    /// Another HTTP status to the lock call itself.
+    Status {
+        /// The status.
+        code: u16,
+        /// Whether a usable `Retry-After` came with it.
+        retry_after: bool,
+        /// What the body named.
+        trouble: Option<Trouble>,
+    },
+    /// There was no session to call with: the server token is expired or was not accepted. The lock call did not leave.
+    TokenRefused,
+    /// TLS refused us, at any moment.
+    TlsRefused,
+    /// It failed before the first byte of the lock call was sent.
+    NotSent,
+    /// It failed, or the time ran out, after a byte of the lock call may have been sent.
+    NoAnswer,
+}
+
+named! {
+    /// What a refusal of the service names, which a person has to mend (contract sheet 2.23).
+    Trouble {
+        /// `T_C_NOT_SIGNED`: Apple's new terms were not accepted by the organisation.
+        TermsNotSigned = "terms_not_signed",
+        /// `ACCESS_DENIED`: the token may not do this.
+        AccessDenied = "access_denied",
+    }
+}
+
+named! {
+    /// What one call meant. Only [`LockOutcome::Locked`] says that the lock is on by it.
+    LockOutcome {
+        /// `SUCCESS`.
+        Locked = "locked",
+        /// `DEVICE_ALREADY_LOCKED`: a lock is on; whose, this does not say (R20).
+        AlreadyLocked = "already_locked",
+        /// `NOT_ACCESSIBLE`.
+        NotAccessible = "not_accessible",
+        /// `ORG_NOT_SUPPORTED`.
+        OrgNotSupported = "org_not_supported",
+        /// `DEVICE_NOT_SUPPORTED`.
+        DeviceNotSupported = "device_not_supported",
+        /// `FAILED`: it may be on or not (R4).
+        Failed = "failed",
+        /// A `response_status` nobody described: it may be on or not.
+        Undescribed = "undescribed",
+        /// Apple could not read the request (400).
+        Malformed = "malformed",
+        /// Apple did not accept the server token.
+        Credential = "credential",
+        /// Apple's terms have to be accepted by a person first.
+        TermsNotSigned = "terms_not_signed",
+        /// Nothing was decided: Apple was not reached or asked us to come back.
+        Unavailable = "unavailable",
+        /// It may have happened or not.
+        Unknown = "unknown",
+        /// An answer nobody described.
+        Unexpected = "unexpected",
+    }
+}
+
+/// What a response means. Total: every status and every failure has one outcome.
+#[must_use]
+pub fn outcome(response: &Response) -> LockOutcome {
+    match response {
+        Response::Answered(status) => match status {
+            ResponseStatus::Success => LockOutcome::Locked,
+            ResponseStatus::NotAccessible => LockOutcome::NotAccessible,
+            ResponseStatus::OrgNotSupported => LockOutcome::OrgNotSupported,
+            ResponseStatus::DeviceNotSupported => LockOutcome::DeviceNotSupported,
+            ResponseStatus::DeviceAlreadyLocked => LockOutcome::AlreadyLocked,
+            ResponseStatus::Failed => LockOutcome::Failed,
+            ResponseStatus::Other(_) => LockOutcome::Undescribed,
+        },
+        Response::Status {
+            trouble: Some(Trouble::TermsNotSigned),
+            ..
+        } => LockOutcome::TermsNotSigned,
+        Response::Status { code: 400, .. } => LockOutcome::Malformed,
+        Response::Status {
+            code: 401 | 403, ..
+        }
+        | Response::TokenRefused
+        | Response::TlsRefused => LockOutcome::Credential,
+        Response::Status { code: 429, .. }
+        | Response::Status {
+            code: 503,
+            retry_after: true,
+            ..
+        }
+        | Response::NotSent => LockOutcome::Unavailable,
+        Response::Status {
+            code: 408 | 500..=599 | 200..=299,
+            ..
+        }
+        | Response::Unreadable
+        | Response::NoAnswer => LockOutcome::Unknown,
+        Response::Status { .. } => LockOutcome::Unexpected,
+    }
+}
+
+impl LockOutcome {
+    /// The exit status of the one-shot command; the same numbers as for an unlock (R13).
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Locked => 0,
+            Self::AlreadyLocked
+            | Self::NotAccessible
+            | Self::OrgNotSupported
+            | Self::DeviceNotSupported => 3,
+            Self::Malformed | Self::Unexpected => 4,
+            Self::Credential | Self::TermsNotSigned => 5,
+            Self::Unavailable => 6,
+            Self::Unknown | Self::Failed | Self::Undescribed => 7,
+        }
+    }
+
+    /// Whether the lock may be on by this call without our knowing: its code remains worth trying for ever (R4).
+    #[must_use]
+    pub fn leaves_doubt(self) -> bool {
+        matches!(
+            self,
+            Self::Failed | Self::Undescribed | Self::Unknown | Self::Unexpected
+        )
+    }
+}
+
+/// The kind of a lock in Apple's own words (contract sheet 4.3).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LockType {
+    /// `MDM`: the organisation's.
+    Mdm,
+    /// `USER`: a person's.
+    User,
+    /// `NONE`: not locked.
+    None,
+    /// A word nobody described, kept as it came and never guessed at.
+    Other(String),
+}
+
+impl LockType {
+    /// Reads the word; one that is not known is kept (the first 200 characters of it).
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        match text {
+            "MDM" => Self::Mdm,
+            "USER" => Self::User,
+            "NONE" => Self::None,
+            other => Self::Other(other.chars().take(STATUS_LIMIT).collect()),
+        }
+    }
+
+    /// The word as Apple writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Mdm => "MDM",
+            Self::User => "USER",
+            Self::None => "NONE",
+            Self::Other(text) => text,
+        }
+    }
+}
+
+/// Apple's own word on a device's lock, as it came: either part may be missing (contract sheet 4.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppleStatus {
+    /// `isLocked`.
+    pub is_locked: Option<bool>,
+    /// `lockType`.
+    pub lock_type: Option<LockType>,
+}
+
+impl AppleStatus {
+    /// What it says, where it says something that is described and does not contradict itself.
+    ///
+    /// ```
+    /// use activation_lock::codes::LockStatus;
+    /// use activation_lock::lock::{AppleStatus, LockType};
+    ///
+    /// let said = |is_locked, lock_type| AppleStatus { is_locked, lock_type }.known();
+    /// assert_eq!(said(Some(true), Some(LockType::User)), Some(LockStatus::User));
+    /// assert_eq!(said(Some(false), None), Some(LockStatus::None));
+    /// assert_eq!(said(Some(true), None), None, "whose lock it is is not said");
+    /// assert_eq!(said(Some(true), Some(LockType::None)), None, "it contradicts itself");
+    /// ```
+    #[must_use]
+    pub fn known(&self) -> Option<LockStatus> {
+        match (self.is_locked, &self.lock_type) {
+            (Some(true) | None, Some(LockType::Mdm)) => Some(LockStatus::Mdm),
+            (Some(true) | None, Some(LockType::User)) => Some(LockStatus::User),
+            (Some(false) | None, Some(LockType::None)) | (Some(false), None) => {
+                Some(LockStatus::None)
+            }
+            _ => None,
+        }
+    }
+}
