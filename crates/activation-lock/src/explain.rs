@@ -10,8 +10,11 @@ use serde::Serialize;
 use crate::asking::{NotAsked, Refusal};
 use crate::device::ProductFamily;
 use crate::guard::{AllowedBeforeEscrow, MacWarning, Nothing};
-use crate::unlock::{AttemptResult, End, Outcome, ReviewReason, WaitReason};
+use crate::unlock::{AttemptResult, End, Outcome, RejectedWhy, ReviewReason, WaitReason};
+
 use crate::window::Window;
+
+pub mod lock;
 
 /// Something that happened, in three answers of one or more sentences each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -212,13 +215,7 @@ pub fn end(end: &End) -> Explanation {
                 "Make sure: restart the device with a network and {WITHOUT_OUR_CODES} If it is unlocked, erase it soon."
             ),
         ),
-        End::Rejected => words(
-            "Apple refused every known code.",
-            "It cannot be told why: the device may be locked with a code that nobody here holds, Apple may not know it \
-             by this serial number, product type and IMEI, or it may not be locked at all (what Apple answers then is \
-             unverified).",
-            format!("First, {COMPARE_IDENTITY}. Then {WITHOUT_OUR_CODES}"),
-        ),
+        End::Rejected { why } => rejected(*why),
         End::NotLocked => words(
             "Apple's own status says that the device is not locked. No further code was tried.",
             "There is nothing to unlock. How soon that status follows a change is unverified; allow some minutes.",
@@ -230,6 +227,34 @@ pub fn end(end: &End) -> Explanation {
             format!("{by} cancelled the unlock."),
             "No code was accepted for it. Whether the device is locked is as it was before, or as the attempts shown say.",
             "Ask again when the device is to be unlocked.",
+        ),
+    }
+}
+
+/// Why every code was refused (T13).
+fn rejected(why: RejectedWhy) -> Explanation {
+    match why {
+        RejectedWhy::LockedByUser => words(
+            "Apple refused every known code, and its own status says that a person has locked the device.",
+            "It is locked with an Apple Account and Find My, and no code that opens this lock is held here.",
+            format!(
+                "Ask the person to sign in on the device, or to remove it in their own Find My. Else, {WITHOUT_OUR_CODES}"
+            ),
+        ),
+        RejectedWhy::LockedByOrganisation => words(
+            "Apple refused every known code, and its own status says that the organisation has locked the device.",
+            "The lock was set with a code that nobody here holds, such as one of an earlier device management system; or \
+             Apple does not know the device by this serial number, product type and IMEI.",
+            format!(
+                "First, {COMPARE_IDENTITY}. If there is a code of the earlier system, add it. Else, {WITHOUT_OUR_CODES}"
+            ),
+        ),
+        RejectedWhy::CannotTell => words(
+            "Apple refused every known code.",
+            "It cannot be told why: the device may be locked with a code that nobody here holds, Apple may not know it \
+             by this serial number, product type and IMEI, or it may not be locked at all (what Apple answers then is \
+             unverified).",
+            format!("First, {COMPARE_IDENTITY}. Then {WITHOUT_OUR_CODES}"),
         ),
     }
 }
@@ -543,158 +568,4 @@ pub fn how_to_type(family: Option<ProductFamily>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codes::CodeId;
-    use crate::time::Timestamp;
-
-    /// Everything this file can say.
-    fn all() -> Vec<Explanation> {
-        let mut all = vec![
-            attempt(&AttemptResult::InFlight, None),
-            attempt(&AttemptResult::Lost, None),
-        ];
-        for &this in Outcome::ALL {
-            for status in [None, Some(418), Some(429)] {
-                all.push(attempt(
-                    &AttemptResult::Ended {
-                        outcome: this,
-                        retry_after: None,
-                    },
-                    status,
-                ));
-            }
-        }
-        all.extend([queued(), running()]);
-        all.extend(WaitReason::ALL.iter().map(|&why| waiting(why)));
-        all.extend([
-            end(&End::Unlocked {
-                by: CodeId("a".into()),
-            }),
-            end(&End::ProbablyUnlocked),
-            end(&End::Rejected),
-            end(&End::NotLocked),
-            end(&End::Cancelled {
-                by: "An administrator".into(),
-            }),
-        ]);
-        for &why in ReviewReason::ALL {
-            all.extend([0, 1, 2].map(|untried| end(&End::NeedsReview { why, untried })));
-        }
-        all.extend(NotAsked::ALL.iter().map(|&why| not_asked(why)));
-        all.extend(Refusal::ALL.iter().map(|&how| refusal(how)));
-        all.extend(Nothing::ALL.iter().map(|&why| no_permission(why)));
-        all.extend(
-            AllowedBeforeEscrow::ALL
-                .iter()
-                .map(|&gap| allowed_before_escrow(gap)),
-        );
-        all.extend(MacWarning::ALL.iter().map(|&warning| mac_warning(warning)));
-        let at = Timestamp(0);
-        all.extend(
-            [
-                Window::Unknown,
-                Window::Open {
-                    closes_at: at,
-                    days_left: 9,
-                },
-                Window::Closing {
-                    closes_at: at,
-                    days_left: 1,
-                },
-                Window::Closed { closed_at: at },
-            ]
-            .iter()
-            .filter_map(window),
-        );
-        all
-    }
-
-    #[test]
-    fn everything_is_said_in_whole_sentences() {
-        let all = all();
-        assert_eq!(
-            all.len(),
-            2 + 7 * 3 + 2 + 4 + 5 + 11 * 3 + 6 + 2 + 9 + 2 + 2 + 4
-        );
-        for said in &all {
-            for part in [&said.happened, &said.means, &said.to_do] {
-                assert!(
-                    part.starts_with(|first: char| first.is_uppercase()),
-                    "{part}"
-                );
-                assert!(part.ends_with('.'), "{part}");
-                assert!(!part.contains("  ") && !part.contains(".."), "{part}");
-            }
-        }
-    }
-
-    #[test]
-    fn no_word_of_the_trade_goes_unexplained() {
-        let jargon = [
-            "HTTP",
-            "TLS",
-            "epoch",
-            "candidate",
-            "escrow",
-            "DEP",
-            "payload",
-            "enrollment",
-            "UUID",
-            "MDM",
-            " lease",
-        ];
-        for said in all() {
-            for part in [&said.happened, &said.means, &said.to_do] {
-                let words: Vec<&str> = part.split(|c: char| !c.is_alphanumeric()).collect();
-                for word in jargon {
-                    assert!(!words.contains(&word), "{word}: {part}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_apple_does_not_document_is_called_unverified() {
-        let ended = |this, status| outcome(this, status).means;
-        for means in [
-            ended(Outcome::Refused, Some(404)),
-            ended(Outcome::Credential, Some(401)),
-            ended(Outcome::Credential, None),
-            ended(Outcome::Unavailable, Some(429)),
-            ended(Outcome::Unexpected, Some(302)),
-            end(&End::ProbablyUnlocked).means,
-            end(&End::Rejected).means,
-            end(&End::NotLocked).means,
-            review(ReviewReason::Cap, 1).means,
-            review(ReviewReason::PossiblyDone, 0).means,
-        ] {
-            assert!(means.contains("unverified"), "{means}");
-        }
-        for means in [
-            ended(Outcome::Unlocked, Some(200)),
-            ended(Outcome::Unavailable, None),
-        ] {
-            assert!(!means.contains("unverified"), "{means}");
-        }
-    }
-
-    #[test]
-    fn t36_how_a_code_is_typed_depends_on_the_device() {
-        let mac = how_to_type(Some(ProductFamily::Mac));
-        assert!(mac.contains("Recovery") && !mac.contains("password"));
-        let phone = how_to_type(Some(ProductFamily::Mobile));
-        assert!(phone.contains("password") && !phone.contains("Recovery"));
-        let unknown = how_to_type(None);
-        assert!(unknown.contains("password") && unknown.contains("Recovery"));
-    }
-
-    #[test]
-    fn r15_only_an_accepted_code_is_called_unlocked() {
-        let claims = "Activation Lock is off";
-        for said in all() {
-            let accepted = said.happened.starts_with("Apple accepted");
-            assert_eq!(said.means.contains(claims), accepted, "{}", said.means);
-        }
-    }
-}
+mod tests;

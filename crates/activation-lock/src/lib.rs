@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod guard;
 pub mod lock;
 pub mod observation;
+pub mod operation;
 pub mod time;
 pub mod unlock;
 pub mod window;

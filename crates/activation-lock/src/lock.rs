@@ -9,7 +9,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::codes::{LockStatus, named};
+use crate::codes::{CodeId, LockStatus, named};
+use crate::operation::{Backoff, StateName};
+use crate::time::Timestamp;
+
+mod standing;
+
+pub use standing::{Event, Evidence, LiveCode, OurLock, STATUS_LAGS, Standing, What, standing};
 
 /// A lock ends for want of an answer after so long (R15).
 pub const LOCK_DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -206,6 +212,314 @@ impl LockOutcome {
             self,
             Self::Failed | Self::Undescribed | Self::Unknown | Self::Unexpected
         )
+    }
+}
+
+/// How a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallResult {
+    /// Sent, or about to be; somebody holds the lease.
+    InFlight,
+    /// Begun by a process that died or lost its lease; read as unknown.
+    Lost,
+    /// Ended.
+    Ended {
+        /// What it meant.
+        outcome: LockOutcome,
+        /// How long Apple asked us to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl CallResult {
+    /// Whether the lock may be on by this call without our knowing.
+    #[must_use]
+    pub fn leaves_doubt(self) -> bool {
+        match self {
+            Self::InFlight | Self::Lost => true,
+            Self::Ended { outcome, .. } => outcome.leaves_doubt(),
+        }
+    }
+}
+
+/// One call, on record before it left (R17).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The code whose hash was sent.
+    pub code: CodeId,
+    /// What authenticated us: the server token, by its identifier.
+    pub credential: String,
+    /// When it was put on record.
+    pub began_at: Timestamp,
+    /// When it ended, or when it was found lost.
+    pub ended_at: Option<Timestamp>,
+    /// How it stands.
+    pub result: CallResult,
+}
+
+impl Call {
+    fn ended_as(&self, wanted: LockOutcome) -> bool {
+        matches!(self.result, CallResult::Ended { outcome, .. } if outcome == wanted)
+    }
+}
+
+/// What can authenticate a call now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its identifier; another one after every renewal.
+    pub id: String,
+    /// When it was last found to work again after it had not.
+    pub mended_at: Option<Timestamp>,
+}
+
+/// A wish to lock and everything that bears on it.
+#[derive(Clone, Debug)]
+pub struct Lock {
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// When a person last said `continue`.
+    pub resumed_at: Option<Timestamp>,
+    /// When it ends for want of an answer.
+    pub deadline: Timestamp,
+    /// Who asked to cancel.
+    pub cancelled_by: Option<String>,
+    /// When this record was restored from a backup or copied from another database (R21).
+    pub restored_at: Option<Timestamp>,
+    /// The calls so far, oldest first. All of them with the same code.
+    pub calls: Vec<Call>,
+    /// What can authenticate the next one.
+    pub credential: Option<Credential>,
+    /// How our lock on the device stands, from [`standing`].
+    pub ours: OurLock,
+    /// Waiting times between calls that got no definite answer.
+    pub backoff: Backoff,
+}
+
+named! {
+    /// What a lock waits for.
+    WaitReason {
+        /// Apple could not be reached or asked us to come back.
+        Unavailable = "unavailable",
+        /// The last call got no answer; it is made again with the same code.
+        NoAnswer = "no_answer",
+        /// Apple said `FAILED`, and advises to try again.
+        Failed = "failed",
+        /// Apple did not accept the server token; a person has to mend it.
+        Credential = "credential",
+        /// Apple's terms have to be accepted by a person.
+        TermsNotSigned = "terms_not_signed",
+        /// There is no server token, nor a proxy that has one.
+        NoCredential = "no_credential",
+    }
+}
+
+named! {
+    /// Why a person has to look at a lock.
+    ReviewReason {
+        /// Apple said `FAILED` as often as we asked.
+        Failed = "failed",
+        /// A `response_status` nobody described.
+        Undescribed = "undescribed",
+        /// Apple could not read the request (400).
+        Malformed = "malformed",
+        /// An answer nobody described.
+        Unexpected = "unexpected",
+        /// No definite answer in time.
+        Deadline = "deadline",
+        /// Restored from a backup: nothing fires by itself (R21).
+        Restored = "restored",
+    }
+}
+
+named! {
+    /// Why Apple does not lock a device.
+    RefusedWhy {
+        /// `NOT_ACCESSIBLE`.
+        NotAccessible = "not_accessible",
+        /// `ORG_NOT_SUPPORTED`.
+        OrgNotSupported = "org_not_supported",
+        /// `DEVICE_NOT_SUPPORTED`.
+        DeviceNotSupported = "device_not_supported",
+    }
+}
+
+/// How a lock ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Apple said `SUCCESS`.
+    Locked,
+    /// A lock was on already. Ours says whose it is, as far as can be told (R20).
+    AlreadyLocked {
+        /// How our lock on the device stands.
+        ours: OurLock,
+    },
+    /// Apple does not lock this device for us.
+    Refused {
+        /// Why.
+        why: RefusedWhy,
+    },
+    /// A person has to look.
+    NeedsReview {
+        /// Why.
+        why: ReviewReason,
+    },
+    /// Cancelled before anything was decided.
+    Cancelled {
+        /// Who asked.
+        by: String,
+    },
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Call Apple, with the code of this wish.
+    Call,
+    /// A call is in flight; its answer decides.
+    Await,
+    /// Do nothing until then.
+    Wait {
+        /// When to look again.
+        until: Timestamp,
+        /// What is waited for.
+        why: WaitReason,
+    },
+    /// It is over.
+    End(End),
+}
+
+/// What to do now.
+#[must_use]
+pub fn next(lock: &Lock, now: Timestamp) -> Step {
+    let review = |why| Step::End(End::NeedsReview { why });
+    if lock.calls.iter().any(|c| c.ended_as(LockOutcome::Locked)) {
+        return Step::End(End::Locked);
+    }
+    if lock.calls.iter().any(|c| c.result == CallResult::InFlight) {
+        return Step::Await;
+    }
+    if let Some(by) = &lock.cancelled_by {
+        return Step::End(End::Cancelled { by: by.clone() });
+    }
+    if lock.restored_at.is_some_and(|at| at > lock.since()) {
+        return review(ReviewReason::Restored);
+    }
+    match after_last_call(lock, now) {
+        // What is definite is said whenever it comes; for another call there is no time.
+        Step::Call | Step::Wait { .. } if now >= lock.deadline => review(ReviewReason::Deadline),
+        Step::Call if lock.credential.is_none() => Step::Wait {
+            until: lock.deadline,
+            why: WaitReason::NoCredential,
+        },
+        step => step,
+    }
+}
+
+/// What the last call since the request, or since the last `continue`, allows.
+fn after_last_call(lock: &Lock, now: Timestamp) -> Step {
+    let recent = || lock.calls.iter().filter(|c| c.began_at >= lock.since());
+    let Some(last) = recent().next_back() else {
+        return Step::Call;
+    };
+    let (outcome, retry_after) = match last.result {
+        CallResult::Ended {
+            outcome,
+            retry_after,
+        } => (outcome, retry_after),
+        CallResult::Lost | CallResult::InFlight => (LockOutcome::Unknown, None),
+    };
+    let again = |why| {
+        let failures = recent()
+            .rev()
+            .take_while(|c| match c.result {
+                CallResult::Ended { outcome, .. } => matches!(
+                    outcome,
+                    LockOutcome::Unavailable | LockOutcome::Unknown | LockOutcome::Failed
+                ),
+                CallResult::Lost | CallResult::InFlight => true,
+            })
+            .count();
+        let wait = match retry_after {
+            Some(asked) => asked.max(lock.backoff.first),
+            None => lock.backoff.after(failures),
+        };
+        let until = last.ended_at.unwrap_or(last.began_at).plus(wait);
+        let until = until.min(lock.deadline);
+        if now < until {
+            Step::Wait { until, why }
+        } else {
+            Step::Call
+        }
+    };
+    let when_mended = |why| {
+        let ended_at = last.ended_at.unwrap_or(last.began_at);
+        match &lock.credential {
+            Some(credential)
+                if credential.id != last.credential
+                    || credential.mended_at.is_some_and(|at| at > ended_at) =>
+            {
+                Step::Call
+            }
+            _ => Step::Wait {
+                until: lock.deadline,
+                why,
+            },
+        }
+    };
+    let refused = |why| Step::End(End::Refused { why });
+    let review = |why| Step::End(End::NeedsReview { why });
+    match outcome {
+        LockOutcome::Locked => Step::End(End::Locked),
+        LockOutcome::AlreadyLocked => Step::End(End::AlreadyLocked { ours: lock.ours }),
+        LockOutcome::NotAccessible => refused(RefusedWhy::NotAccessible),
+        LockOutcome::OrgNotSupported => refused(RefusedWhy::OrgNotSupported),
+        LockOutcome::DeviceNotSupported => refused(RefusedWhy::DeviceNotSupported),
+        LockOutcome::Failed => {
+            let failed = recent().filter(|c| c.ended_as(LockOutcome::Failed)).count();
+            if failed >= TRIES_AFTER_FAILED {
+                review(ReviewReason::Failed)
+            } else {
+                again(WaitReason::Failed)
+            }
+        }
+        LockOutcome::Undescribed => review(ReviewReason::Undescribed),
+        LockOutcome::Malformed => review(ReviewReason::Malformed),
+        LockOutcome::Unexpected => review(ReviewReason::Unexpected),
+        LockOutcome::Credential => when_mended(WaitReason::Credential),
+        LockOutcome::TermsNotSigned => when_mended(WaitReason::TermsNotSigned),
+        LockOutcome::Unavailable => again(WaitReason::Unavailable),
+        LockOutcome::Unknown => again(WaitReason::NoAnswer),
+    }
+}
+
+impl Lock {
+    fn since(&self) -> Timestamp {
+        self.resumed_at.unwrap_or(self.requested_at)
+    }
+}
+
+impl End {
+    /// The name of the state it leaves the lock in.
+    #[must_use]
+    pub fn state(&self) -> StateName {
+        match self {
+            Self::Locked => StateName::Locked,
+            Self::AlreadyLocked { .. } => StateName::AlreadyLocked,
+            Self::Refused { .. } => StateName::Refused,
+            Self::NeedsReview { .. } => StateName::NeedsReview,
+            Self::Cancelled { .. } => StateName::Cancelled,
+        }
+    }
+}
+
+/// What is on record of a call when it is later answered after all: only a "locked" changes anything (as R14 has it of
+/// unlocks).
+#[must_use]
+pub fn late_outcome(recorded: Option<LockOutcome>, late: LockOutcome) -> Option<LockOutcome> {
+    if late == LockOutcome::Locked {
+        Some(late)
+    } else {
+        recorded
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::codes::{CodeId, LockStatus, Try, named};
+use crate::operation::{Backoff, StateName};
 use crate::time::{DAY, Timestamp};
 
 /// How one call ended, seen from the wire.
@@ -165,39 +166,27 @@ pub struct Unlock {
     pub lock_requested_at: Option<Timestamp>,
     /// When this record was restored from a backup or copied from another database (R21).
     pub restored_at: Option<Timestamp>,
-    /// Apple's status, if read after the request.
-    pub status_since_request: Option<LockStatus>,
+    /// Apple's own word on the lock.
+    pub status: AskedStatus,
     /// First and longest wait between calls that got no definite answer.
     pub backoff: Backoff,
 }
 
-/// Waiting times that double from `first` to `longest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// After the first failure.
-    pub first: Duration,
-    /// Never longer than this.
-    pub longest: Duration,
+/// Apple's own word on the lock, as far as it was asked for (contract sheet, section 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedStatus {
+    /// Whether it can be asked for at all.
+    pub can_be_asked: bool,
+    /// When it was last asked for, answered or not.
+    pub asked_at: Option<Timestamp>,
+    /// What it said, if it was read after the request or the last `continue`.
+    pub said: Option<LockStatus>,
 }
 
-impl Default for Backoff {
-    /// 10 seconds to one hour.
-    fn default() -> Self {
-        Self {
-            first: Duration::from_secs(10),
-            longest: Duration::from_secs(3600),
-        }
-    }
-}
-
-impl Backoff {
-    /// The wait after the `failures`-th failure in a row, counted from one.
-    #[must_use]
-    pub fn after(&self, failures: usize) -> Duration {
-        let doublings = u32::try_from(failures.saturating_sub(1))
-            .unwrap_or(u32::MAX)
-            .min(31);
-        self.first.saturating_mul(1 << doublings).min(self.longest)
+impl AskedStatus {
+    /// Whether to ask, so that the word is not older than a moment.
+    fn is_wanted(&self, since: Timestamp) -> bool {
+        self.can_be_asked && self.asked_at.is_none_or(|at| at < since)
     }
 }
 
@@ -250,6 +239,18 @@ named! {
     }
 }
 
+named! {
+    /// Why every code was refused, from Apple's own status (contract sheet T13).
+    RejectedWhy {
+        /// A person's lock, of which no code is held.
+        LockedByUser = "locked_by_user",
+        /// A lock of the organisation, which no code held opens.
+        LockedByOrganisation = "locked_by_organisation",
+        /// Apple's status is not known.
+        CannotTell = "cannot_tell",
+    }
+}
+
 /// How an unlock ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -261,7 +262,10 @@ pub enum End {
     /// Every code was refused, but a call got no answer that may have worked.
     ProbablyUnlocked,
     /// Every code was refused.
-    Rejected,
+    Rejected {
+        /// What Apple's status says about it.
+        why: RejectedWhy,
+    },
     /// Apple's status says the device is not locked.
     NotLocked,
     /// A person has to look.
@@ -281,6 +285,8 @@ pub enum End {
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Ask for Apple's status of the lock first.
+    AskStatus,
     /// Call Apple with this.
     Try(Box<Try>),
     /// A call is in flight; its answer decides.
@@ -328,7 +334,7 @@ pub fn next(unlock: &Unlock, tries: &[Try], candidates: usize, now: Timestamp) -
     if after(unlock.restored_at) {
         return review(ReviewReason::Restored);
     }
-    if unlock.status_since_request == Some(LockStatus::None) && !unlock.insists {
+    if unlock.status.said == Some(LockStatus::None) && !unlock.insists {
         return Step::End(End::NotLocked);
     }
     if after(unlock.epoch_opened_at) {
@@ -345,10 +351,30 @@ pub fn next(unlock: &Unlock, tries: &[Try], candidates: usize, now: Timestamp) -
         Onward::Step(step) => step,
         Onward::NextCandidate => next_candidate(unlock, tries, review),
     };
+    let last = unlock.recent().next_back();
     match step {
         // What is definite is said whenever it comes; for another call there is no time.
         Step::Try(_) | Step::Wait { .. } if now >= unlock.deadline => {
             review(ReviewReason::Deadline)
+        }
+        // Whose lock it is decides which codes come first; and whether it is on, whether any should (R12).
+        Step::Try(_) if last.is_none() && unlock.status.is_wanted(since) => Step::AskStatus,
+        // It may have changed by our own calls, and explains what came of them.
+        Step::End(
+            End::Rejected { .. }
+            | End::ProbablyUnlocked
+            | End::NotLocked
+            | End::NeedsReview {
+                why: ReviewReason::PossiblyDone,
+                ..
+            },
+        ) if last.is_some_and(|last| {
+            unlock
+                .status
+                .is_wanted(last.ended_at.unwrap_or(last.began_at))
+        }) =>
+        {
+            Step::AskStatus
         }
         step => step,
     }
@@ -539,44 +565,19 @@ fn all_refused(unlock: &Unlock, review: impl Fn(ReviewReason) -> Step) -> Step {
     if any(&|a| ended_as(a, Outcome::Malformed) && !is_refused(&a.tried)) {
         // Not every candidate answered 404, whatever else happened.
         review(ReviewReason::Malformed)
+    } else if unlock.status.said == Some(LockStatus::None) {
+        Step::End(End::NotLocked)
     } else if any(&|a| ended_as(a, Outcome::Unknown)) {
         Step::End(End::ProbablyUnlocked)
     } else if any(&|a| a.result == AttemptResult::Lost) {
         review(ReviewReason::PossiblyDone)
     } else {
-        Step::End(End::Rejected)
-    }
-}
-
-named! {
-    /// The state of an unlock, as the API names it (R15). An open set: clients must tolerate new ones.
-    StateName {
-        /// Asked for, not begun.
-        Queued = "queued",
-        /// A worker holds it.
-        Running = "running",
-        /// Nothing to do until a time, or until a person mends something.
-        Waiting = "waiting",
-        /// Apple answered 200.
-        Unlocked = "unlocked",
-        /// All refused after a call without an answer.
-        ProbablyUnlocked = "probably_unlocked",
-        /// All refused.
-        Rejected = "rejected",
-        /// Apple says it is not locked.
-        NotLocked = "not_locked",
-        /// A person has to look.
-        NeedsReview = "needs_review",
-        /// Cancelled.
-        Cancelled = "cancelled",
-    }
-}
-
-impl StateName {
-    /// Whether nothing more happens by itself.
-    #[must_use]
-    pub fn is_done(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running | Self::Waiting)
+        let why = match unlock.status.said {
+            Some(LockStatus::User) => RejectedWhy::LockedByUser,
+            Some(LockStatus::Mdm) => RejectedWhy::LockedByOrganisation,
+            Some(LockStatus::None) | None => RejectedWhy::CannotTell,
+        };
+        Step::End(End::Rejected { why })
     }
 }
 
@@ -587,7 +588,7 @@ impl End {
         match self {
             Self::Unlocked { .. } => StateName::Unlocked,
             Self::ProbablyUnlocked => StateName::ProbablyUnlocked,
-            Self::Rejected => StateName::Rejected,
+            Self::Rejected { .. } => StateName::Rejected,
             Self::NotLocked => StateName::NotLocked,
             Self::NeedsReview { .. } => StateName::NeedsReview,
             Self::Cancelled { .. } => StateName::Cancelled,

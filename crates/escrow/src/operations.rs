@@ -8,8 +8,9 @@
 //! [`Operations::finish`], and `advance` again until it parks or ends.
 
 use activation_lock::device::SerialNumber;
+use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{ReviewReason, StateName, UNLOCK_DEADLINE};
+use activation_lock::unlock::{ReviewReason, UNLOCK_DEADLINE};
 
 use crate::db::{Row, Tx, params};
 use crate::permit::{OrganisationId, Permit, Read, Unlock};

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod bypass_code;
+mod lock;
 mod order;
 mod unlock;
 mod walk;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use activation_lock::codes::{CodeId, Credential, Try};
+use activation_lock::codes::{CodeId, Credential, LockStatus, Try};
+use activation_lock::operation::Backoff;
 use activation_lock::time::Timestamp;
 use activation_lock::unlock::{
-    ATTEMPTS_A_DEVICE_A_DAY, ATTEMPTS_AN_UNLOCK, AttemptResult, Backoff, End, Outcome,
+    ATTEMPTS_A_DEVICE_A_DAY, ATTEMPTS_AN_UNLOCK, AttemptResult, End, Outcome, RejectedWhy,
     ReviewReason, Step, Unlock, WaitReason, next,
 };
 
@@ -24,6 +25,12 @@ fn step(unlock: &Unlock, tries: &[Try], now: Timestamp) -> Step {
 
 fn review(why: ReviewReason, untried: usize) -> Step {
     Step::End(End::NeedsReview { why, untried })
+}
+
+fn cannot_tell() -> Step {
+    Step::End(End::Rejected {
+        why: RejectedWhy::CannotTell,
+    })
 }
 
 fn tried(step: Step) -> CodeId {
@@ -67,7 +74,7 @@ fn r12_a_code_that_arrives_meanwhile_is_next_also_after_everything_was_refused()
         refused(&mut unlock, one, BEGAN);
     }
     let later = BEGAN.plus(SECOND);
-    assert_eq!(step(&unlock, &all, later), Step::End(End::Rejected));
+    assert_eq!(step(&unlock, &all, later), cannot_tell());
     let mut fresh = all[0].clone();
     fresh.code = CodeId("fresh".to_owned());
     all.insert(0, fresh);
@@ -111,7 +118,7 @@ fn r15_a_code_that_was_malformed_once_and_refused_after_continue_is_refused() {
     unlock.resumed_at = Some(later);
     assert_eq!(tried(step(&unlock, &all, later)), all[0].code);
     refused(&mut unlock, &all[0], later);
-    assert_eq!(step(&unlock, &all, later), Step::End(End::Rejected));
+    assert_eq!(step(&unlock, &all, later), cannot_tell());
 }
 
 #[test]
@@ -203,7 +210,69 @@ fn r15_a_definite_end_is_said_also_after_the_deadline() {
         review(ReviewReason::NoCandidate, 0)
     );
     refused(&mut unlock, &all[0], BEGAN);
-    assert_eq!(step(&unlock, &all, late), Step::End(End::Rejected));
+    assert_eq!(step(&unlock, &all, late), cannot_tell());
     unlock.attempts[0] = ended(&all[0], Some(Outcome::Unknown), BEGAN);
     assert_eq!(step(&unlock, &all, late), review(ReviewReason::Deadline, 1));
+}
+
+#[test]
+fn r12_apples_status_is_asked_for_before_the_first_call_and_again_when_all_was_refused() {
+    let all = tries(2);
+    let (mut unlock, now) = (unlock(), BEGAN.plus(SECOND));
+    unlock.status.can_be_asked = true;
+    unlock.status.asked_at = Some(BEGAN.minus(SECOND));
+    assert_eq!(step(&unlock, &all, BEGAN), Step::AskStatus);
+    // Asked in vain: nothing waits for it.
+    unlock.status.asked_at = Some(BEGAN);
+    assert_eq!(tried(step(&unlock, &all, BEGAN)), all[0].code);
+    refused(&mut unlock, &all[0], now);
+    assert_eq!(tried(step(&unlock, &all, now)), all[1].code);
+    refused(&mut unlock, &all[1], now);
+    assert_eq!(step(&unlock, &all, now), Step::AskStatus);
+    unlock.status.asked_at = Some(now);
+    assert_eq!(step(&unlock, &all, now), cannot_tell());
+}
+
+#[test]
+fn t13_what_was_refused_is_explained_by_apples_status() {
+    let all = tries(1);
+    let mut unlock = unlock();
+    unlock.insists = true;
+    refused(&mut unlock, &all[0], BEGAN);
+    for (said, end) in [
+        (Some(LockStatus::None), End::NotLocked),
+        (
+            Some(LockStatus::User),
+            End::Rejected {
+                why: RejectedWhy::LockedByUser,
+            },
+        ),
+        (
+            Some(LockStatus::Mdm),
+            End::Rejected {
+                why: RejectedWhy::LockedByOrganisation,
+            },
+        ),
+        (
+            None,
+            End::Rejected {
+                why: RejectedWhy::CannotTell,
+            },
+        ),
+    ] {
+        unlock.status.said = said;
+        assert_eq!(step(&unlock, &all, BEGAN), Step::End(end));
+    }
+    // A call without an answer is explained by a lock that is off, and by nothing else.
+    let mut unknown = unlock.clone();
+    let mut attempt = ended(&all[0], Some(Outcome::Unknown), BEGAN);
+    attempt.began_at = BEGAN;
+    unknown.attempts.insert(0, attempt);
+    unknown.status.said = Some(LockStatus::User);
+    assert_eq!(
+        step(&unknown, &all, BEGAN),
+        Step::End(End::ProbablyUnlocked)
+    );
+    unknown.status.said = Some(LockStatus::None);
+    assert_eq!(step(&unknown, &all, BEGAN), Step::End(End::NotLocked));
 }

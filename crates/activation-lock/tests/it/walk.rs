@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use activation_lock::codes::{CodeId, Credential, Form, LockStatus, Try};
+use activation_lock::operation::Backoff;
 use activation_lock::time::Timestamp;
 use activation_lock::unlock::{
-    ATTEMPTS_AN_UNLOCK, Attempt, AttemptResult, Backoff, End, Outcome, Response, ReviewReason,
+    ATTEMPTS_AN_UNLOCK, AskedStatus, Attempt, AttemptResult, End, Outcome, Response, ReviewReason,
     Step, UNLOCK_DEADLINE, Unlock, WaitReason, late_outcome, next, outcome,
 };
 
@@ -23,7 +24,7 @@ pub(crate) fn unlock() -> Unlock {
         epoch_opened_at: None,
         lock_requested_at: None,
         restored_at: None,
-        status_since_request: None,
+        status: AskedStatus::default(),
         backoff: Backoff::default(),
     }
 }
@@ -90,6 +91,7 @@ fn walk(unlock: &Unlock, tries: &[Try], now: Timestamp, depth: usize, ends: &mut
     let so_far = outcomes(unlock);
     let last = so_far.last().copied();
     match next(unlock, tries, tries.len(), now) {
+        Step::AskStatus => panic!("there is nobody to ask: {so_far:?}"),
         Step::End(end) => {
             *ends += 1;
             holds_at_the_end(unlock, tries, &end, now);
@@ -170,7 +172,7 @@ fn holds_at_the_end(unlock: &Unlock, tries: &[Try], end: &End, now: Timestamp) {
     }
     match end {
         End::Unlocked { .. } => {}
-        End::Rejected => {
+        End::Rejected { .. } => {
             assert!(all_refused, "{said}");
             assert!(!was(Outcome::Unknown) && !so_far.contains(&None), "{said}");
         }
@@ -317,7 +319,7 @@ fn r15_what_happened_since_the_request_is_for_a_person() {
 #[test]
 fn r12_apples_none_stops_it_unless_the_person_insists() {
     let mut unlock = unlock();
-    unlock.status_since_request = Some(LockStatus::None);
+    unlock.status.said = Some(LockStatus::None);
     let tries = tries(1);
     assert_eq!(next(&unlock, &tries, 1, BEGAN), Step::End(End::NotLocked));
     unlock.insists = true;

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use activation_lock::codes::{CodeText, Try};
 use activation_lock::device::DeviceIdentity;
+use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{
-    AttemptResult, End, Outcome, StateName, Step, late_outcome, late_state,
-};
+use activation_lock::unlock::{AttemptResult, End, Outcome, Step, late_outcome, late_state};
 
 use super::lease::{self, Hold, Lease, WorkSettings};
 use super::plan::{self, AttemptRow, Decision};

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use activation_lock::device::SerialNumber;
+use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::StateName;
 
 use super::Operations;
 use crate::db::{Row, Tx, params};

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use activation_lock::codes::{self, Candidate, CodeId, CodeKind, Credential, Form, Plan, Try};
 use activation_lock::device::{DeviceIdentity, IdentitySource};
+use activation_lock::operation::Backoff;
 use activation_lock::time::{DAY, Timestamp};
-use activation_lock::unlock::{
-    self, Attempt, AttemptResult, Backoff, End, Outcome, ReviewReason, Step,
-};
+use activation_lock::unlock::{self, Attempt, AttemptResult, End, Outcome, ReviewReason, Step};
 
 use super::{AttemptView, Operation};
 use crate::connections::{self, UnlockVia};
@@ -323,7 +322,7 @@ pub(super) async fn decide(
         epoch_opened_at,
         lock_requested_at: None,
         restored_at: op.restored_at,
-        status_since_request: None,
+        status: unlock::AskedStatus::default(),
         backoff: Backoff::default(),
     };
     let step = match unlock::next(&wish, &tries, candidates.len(), tx.now()) {

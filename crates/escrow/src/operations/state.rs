@@ -2,8 +2,9 @@
 
 use activation_lock::asking::Trigger;
 use activation_lock::codes::CodeId;
+use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{AttemptResult, End, StateName, Step};
+use activation_lock::unlock::{AttemptResult, End, Step};
 
 use super::Details;
 use super::plan::{self, Decision};
@@ -59,7 +60,7 @@ pub(super) async fn apply(
             park(tx, decision, StateName::Waiting, &details, *until).await?;
             Ok(Some(StateName::Waiting))
         }
-        Step::Await | Step::Try(_) => Ok(None),
+        Step::AskStatus | Step::Await | Step::Try(_) => Ok(None),
     }
 }
 
@@ -95,9 +96,11 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
             untried: Some(*untried),
             ..Details::default()
         },
-        End::ProbablyUnlocked | End::Rejected | End::NotLocked | End::Cancelled { .. } => {
-            Details::default()
-        }
+        End::Rejected { why } => Details {
+            rejected: Some(*why),
+            ..Details::default()
+        },
+        End::ProbablyUnlocked | End::NotLocked | End::Cancelled { .. } => Details::default(),
     };
     let now = tx.now();
     tx.execute(

@@ -2,8 +2,9 @@
 
 use activation_lock::codes::{CodeId, CodeKind};
 use activation_lock::device::{DeviceIdentity, SerialNumber};
+use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{AttemptResult, End, Outcome, ReviewReason, StateName, WaitReason};
+use activation_lock::unlock::{AttemptResult, End, Outcome, RejectedWhy, ReviewReason, WaitReason};
 use serde::{Deserialize, Serialize};
 
 use super::{Operation, plan};
@@ -68,7 +69,9 @@ impl OperationView {
             StateName::Queued | StateName::Running | StateName::Waiting => None,
             StateName::Unlocked => self.details.by.clone().map(|by| End::Unlocked { by }),
             StateName::ProbablyUnlocked => Some(End::ProbablyUnlocked),
-            StateName::Rejected => Some(End::Rejected),
+            StateName::Rejected => Some(End::Rejected {
+                why: self.details.rejected.unwrap_or(RejectedWhy::CannotTell),
+            }),
             StateName::NotLocked => Some(End::NotLocked),
             StateName::NeedsReview => Some(End::NeedsReview {
                 why: self.details.review?,
@@ -77,6 +80,8 @@ impl OperationView {
             StateName::Cancelled => Some(End::Cancelled {
                 by: self.cancelled_by.clone()?,
             }),
+            // States of locks.
+            StateName::Locked | StateName::AlreadyLocked | StateName::Refused => None,
         }
     }
 }
@@ -97,6 +102,9 @@ pub struct Details {
     /// `needs_review`: tries left undone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub untried: Option<usize>,
+    /// `rejected`: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedWhy>,
     /// `unlocked`: the code that did it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<CodeId>,

@@ -8,8 +8,9 @@ use activation_lock::observation::{
     Authenticate, CommandReport, EnrollmentKind, Event, Observation, ReportStatus, ReportedCode,
     TokenUpdate,
 };
+use activation_lock::operation::StateName;
 use activation_lock::time::{DAY, Timestamp};
-use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, StateName, WaitReason};
+use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, WaitReason};
 use escrow::Escrow;
 use escrow::codes::TypedCode;
 use escrow::commands::{Command, CommandType};

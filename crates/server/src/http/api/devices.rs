@@ -7,8 +7,8 @@ use activation_lock::device::{
 };
 use activation_lock::explain;
 use activation_lock::guard::AllowedBeforeEscrow;
+use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::StateName;
 use activation_lock::window::{self, Window};
 use axum::Json;
 use axum::extract::State;

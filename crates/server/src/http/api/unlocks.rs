@@ -3,7 +3,8 @@
 use activation_lock::codes::{CodeId, CodeKind};
 use activation_lock::device::SerialNumber;
 use activation_lock::explain;
-use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, StateName, WaitReason};
+use activation_lock::operation::StateName;
+use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, WaitReason};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use activation_lock::codes::{CodeKind, CodeText};
-use activation_lock::unlock::StateName;
+use activation_lock::operation::StateName;
 use apple::transport::ExtraAuthorities;
 use escrow::clock::ManualClock;
 use escrow::codes::TypedCode;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
-use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, StateName, WaitReason};
+use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, WaitReason};
 use apple::transport::Timeouts;
 use escrow::connections::{ConnectionChange, UnlockVia};
 use escrow::operations::{Enqueued, OperationView};
