@@ -72,8 +72,8 @@ pub(crate) struct CodeRow {
 macro_rules! select_codes {
     ($rest:literal) => {
         concat!(
-            "SELECT codes.id, kind, origin, shape, exact, cell, reported_exact, reported_cell, topic, lock_state, doubt, ",
-            "note, revealed_at, revealed_by, used_at, codes.created_at, codes.seen_at, ",
+            "SELECT codes.id, kind, origin, shape, exact, cell, reported_exact, reported_cell, topic, ",
+            "codes.lock_state, doubt, note, revealed_at, revealed_by, used_at, codes.created_at, codes.seen_at, ",
             "CASE WHEN codes.id = device_code OR codes.id = server_code THEN 1 ELSE 0 END AS current ",
             "FROM codes JOIN devices ON devices.organisation = codes.organisation AND devices.serial = codes.serial ",
             $rest
@@ -240,6 +240,55 @@ pub(crate) async fn open_for_attempt(
     Ok(Some(text.in_form(form)))
 }
 
+/// Opens a code that was made here, for a call that is being put on record in the same transaction (R4, R17).
+pub(crate) async fn open_made(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    organisation: &OrganisationId,
+    code: &CodeId,
+) -> Result<Option<CodeText>> {
+    let text = open_for_attempt(tx, escrow, organisation, code, Form::Canonical).await?;
+    Ok(text.and_then(|text| CodeText::new(text.as_str().to_owned())))
+}
+
+/// Keeps a code that was made here for a lock; gives its row. The same code again is the same row.
+pub(crate) async fn keep_made(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    key: &DeviceKey,
+    text: &CodeText,
+) -> Result<CodeId> {
+    let mut ledger = Ledger::new(tx, escrow);
+    ledger
+        .read(tx, &[], &[key.clone()].into(), &[].into())
+        .await?;
+    ledger.device_mut(key);
+    let incoming = Incoming {
+        key,
+        text,
+        kind: CodeKind::Server,
+        origin: CodeOrigin::Made,
+        topic: None,
+        note: None,
+    };
+    let same = incoming.find(&ledger);
+    let (id, new) = incoming.keep(&mut ledger, same);
+    if new {
+        let event_at = ledger.now();
+        ledger.observed(NewObservation {
+            key: key.clone(),
+            code: id.clone(),
+            standing: "made",
+            epoch: None,
+            command: None,
+            event_at,
+        });
+    }
+    ledger.refresh_coverage(key);
+    ledger.write(tx).await?;
+    Ok(id)
+}
+
 /// A lock was turned off with this code. It is marked and kept (R2).
 pub(crate) async fn mark_used(
     tx: &mut Tx<'_>,
@@ -248,7 +297,7 @@ pub(crate) async fn mark_used(
 ) -> Result<()> {
     let now = tx.now();
     tx.execute(
-        "UPDATE codes SET used_at = $3, lock_state = 'none' WHERE organisation = $1 AND id = $2",
+        "UPDATE codes SET used_at = $3 WHERE organisation = $1 AND id = $2",
         params![organisation.as_str(), code.0.as_str(), now],
     )
     .await?;
@@ -258,7 +307,7 @@ pub(crate) async fn mark_used(
 /// A code of a device as the ledger knows it: enough to recognise it, and what may change.
 pub(crate) struct KnownCode {
     pub(crate) id: CodeId,
-    kind: CodeKind,
+    pub(crate) kind: CodeKind,
     fingerprint: String,
     fingerprint_key: String,
     exact: String,

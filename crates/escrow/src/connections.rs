@@ -9,32 +9,12 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use crate::db::{Row, Tx, params};
+use crate::names::names;
 use crate::permit::{Connections as ConnectionsRight, OrganisationId, Permit, Read};
 use crate::principals::SecretText;
 use crate::{Error, Escrow, Result, audit, operations};
 
 const API_KEY: &str = "connection api key";
-macro_rules! names {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
-
-        impl $name {
-            /// The stable text kept in the database and shown in the API.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-
-            /// Reads [`Self::as_str`] back; `None` for a word not known here.
-            #[must_use]
-            pub fn from_name(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
-            }
-        }
-    };
-}
 
 names! {
     /// Which MDM it is.

@@ -5,6 +5,7 @@ use activation_lock::codes::CodeId;
 use activation_lock::device::{
     CellularIdentity, DeviceIdentity, IdentitySource, Imei, Meid, ProductType, SerialNumber,
 };
+use activation_lock::lock::OurLock;
 use activation_lock::observation::{Authenticate, DeviceInformation};
 use activation_lock::time::Timestamp;
 use activation_lock::window;
@@ -17,8 +18,11 @@ use crate::coverage::CoverageState;
 use crate::db::{Row, Tx, params};
 use crate::enrollments::{Epoch, EpochFacts, EpochState, OpenedBy};
 use crate::ledger::{DeviceKey, Ledger, Told};
+use crate::lock_statuses::{self, StatusView};
+use crate::locks::{self, LockStanding, LockSummary};
 use crate::operations::{self, UnlockSummary};
 use crate::permit::{Actor, Edit, OrganisationId, Permit, Read};
+use crate::server_tokens::{self, Listing};
 use crate::{Error, Escrow, Result, codes, search};
 
 /// A device as lists show it.
@@ -48,6 +52,8 @@ pub struct DeviceSummary {
     pub window_closes_at: Option<Timestamp>,
     /// Why its codes may have lost their use, such as `checked_out`.
     pub suspect: Option<String>,
+    /// How the organisation's own lock on it stands (R20).
+    pub lock: OurLock,
     /// When it was last heard of in an event that was recorded; polls are not.
     pub seen_at: Timestamp,
 }
@@ -105,6 +111,14 @@ pub struct DeviceView {
     pub commands: Vec<Command>,
     /// Its unlocks, newest first.
     pub unlocks: Vec<UnlockSummary>,
+    /// Its locks, newest first.
+    pub locks: Vec<LockSummary>,
+    /// How the organisation's own lock stands (R20).
+    pub lock: LockStanding,
+    /// Apple's own status of its lock, as far as it is known.
+    pub status: StatusView,
+    /// The servers of Apple's enrolment service that list it, or did.
+    pub listings: Vec<Listing>,
     /// What happened to it, newest first.
     pub timeline: Vec<TimelineEntry>,
 }
@@ -168,12 +182,17 @@ pub struct Corrections {
     pub meid: Option<Meid>,
 }
 
+/// Why the codes of a device are doubtful that Apple's lists no longer name: it was released, or moved to another device
+/// management system, which ends locks and codes (T28).
+pub(crate) const UNLISTED: &str = "unlisted";
+
 macro_rules! select_devices {
     ($rest:literal) => {
         concat!(
             "SELECT devices.organisation, devices.serial, product_type, product_source, imei, imei2, meid, ",
             "cellular_source, model_name, device_name, os_version, device_code, connection, coverage, coverage_reason, ",
-            "window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at FROM ",
+            "window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at, listed_at, ",
+            "lock_state, lock_evidence, lock_at FROM ",
             $rest
         )
     };
@@ -202,6 +221,10 @@ pub(crate) struct Device {
     pub(crate) suspect: Option<String>,
     pub(crate) created_at: Timestamp,
     pub(crate) seen_at: Timestamp,
+    /// When a list of Apple's last named it.
+    pub(crate) listed_at: Option<Timestamp>,
+    /// How our lock stands; written by [`crate::locks`] alone.
+    lock: Option<LockStanding>,
     pub(crate) changed: bool,
     /// The texts it is found by, as they are on file.
     terms_on_file: [String; 4],
@@ -229,6 +252,8 @@ impl Device {
             suspect: None,
             created_at: now,
             seen_at: now,
+            listed_at: None,
+            lock: None,
             changed: true,
             terms_on_file: Default::default(),
         }
@@ -263,6 +288,8 @@ impl Device {
             suspect: row.get("suspect")?,
             created_at: row.get("created_at")?,
             seen_at: row.get("seen_at")?,
+            listed_at: row.get("listed_at")?,
+            lock: Some(LockStanding::from_row(row)?),
             changed: false,
             terms_on_file: Default::default(),
         };
@@ -348,7 +375,8 @@ impl Device {
             self.window_opened_at.map(|at| at.plus(window::WINDOW)),
             self.suspect,
             self.created_at,
-            self.seen_at
+            self.seen_at,
+            self.listed_at
         ])
     }
 
@@ -374,6 +402,40 @@ impl Device {
             }
         }
         self.seen_at = now;
+        self.changed = true;
+    }
+
+    /// Whether nothing is known of it but that a list of Apple's names it: no MDM ever told of it.
+    pub(crate) fn was_only_listed(&self) -> bool {
+        self.listed_at.is_some() && self.connection.is_none()
+    }
+
+    /// Takes in what a list of Apple's says. It fills gaps: what the device itself told, or a person, stays.
+    pub(crate) fn learn_listed(
+        &mut self,
+        product_type: Option<&ProductType>,
+        model: Option<&str>,
+        cellular: &CellularIdentity,
+        now: Timestamp,
+    ) {
+        let fills = |had: Option<IdentitySource>| had.is_none_or(|had| had == IdentitySource::List);
+        if let Some(product_type) = product_type
+            && fills(self.product_source)
+        {
+            self.product_type = Some(product_type.clone());
+            self.product_source = Some(IdentitySource::List);
+        }
+        if !cellular.is_empty() && fills(self.cellular_source) {
+            self.cellular = cellular.clone();
+            self.cellular_source = Some(IdentitySource::List);
+        }
+        if self.model_name.is_none() {
+            self.model_name = model.map(str::to_owned);
+        }
+        if self.suspect.as_deref() == Some(UNLISTED) {
+            self.suspect = None;
+        }
+        self.listed_at = Some(now);
         self.changed = true;
     }
 
@@ -441,6 +503,7 @@ impl Device {
             window: window.as_str(),
             window_closes_at: self.window_opened_at.map(|at| at.plus(window::WINDOW)),
             suspect: self.suspect.clone(),
+            lock: self.lock.as_ref().map_or(OurLock::None, |lock| lock.state),
             seen_at: self.seen_at,
         }
     }
@@ -621,8 +684,20 @@ impl Devices<'_> {
                 let codes = codes::views(tx, &organisation, &serial).await?;
                 let commands = Command::of_device(tx, &organisation, &serial, 50).await?;
                 let unlocks = operations::of_device(tx, &organisation, &serial, 20).await?;
-                let timeline =
-                    timeline(tx, &organisation, &serial, &epochs, &commands, &unlocks).await?;
+                let locks = locks::of_device(tx, &organisation, &serial, 20).await?;
+                let status = lock_statuses::view(tx, &organisation, &serial).await?;
+                let listings = server_tokens::listings(tx, &organisation, &serial).await?;
+                let history = History {
+                    epochs: &epochs,
+                    commands: &commands,
+                    unlocks: &unlocks,
+                    locks: &locks,
+                };
+                let timeline = timeline(tx, &organisation, &serial, &history).await?;
+                let lock = device
+                    .lock
+                    .clone()
+                    .ok_or(Error::Corrupt("devices.lock_state"))?;
                 let product = summary.product_type.clone();
                 Ok(Some(DeviceView {
                     identity: device.identity(),
@@ -652,6 +727,10 @@ impl Devices<'_> {
                         .collect(),
                     commands,
                     unlocks,
+                    locks,
+                    lock,
+                    status,
+                    listings,
                     timeline,
                 }))
             })
@@ -707,14 +786,20 @@ impl Devices<'_> {
     }
 }
 
+/// What a timeline is told from, apart from the rows it reads itself.
+struct History<'a> {
+    epochs: &'a [Epoch],
+    commands: &'a [Command],
+    unlocks: &'a [UnlockSummary],
+    locks: &'a [LockSummary],
+}
+
 /// What happened to a device, newest first, from the rows that record it.
 async fn timeline(
     tx: &mut Tx<'_>,
     organisation: &OrganisationId,
     serial: &SerialNumber,
-    epochs: &[Epoch],
-    commands: &[Command],
-    unlocks: &[UnlockSummary],
+    history: &History<'_>,
 ) -> Result<Vec<TimelineEntry>> {
     let mut lines = Vec::new();
     let mut add = |at: Timestamp, what: &str, details: String| {
@@ -724,7 +809,7 @@ async fn timeline(
             details,
         });
     };
-    for epoch in epochs {
+    for epoch in history.epochs {
         let how = match epoch.opened_by {
             OpenedBy::Authenticate => "it enrolled",
             OpenedBy::TokenUpdate => "it enrolled; its Authenticate was not seen",
@@ -739,7 +824,7 @@ async fn timeline(
             );
         }
     }
-    for command in commands {
+    for command in history.commands {
         add(
             command.created_at,
             "command.made",
@@ -754,7 +839,7 @@ async fn timeline(
             );
         }
     }
-    for unlock in unlocks {
+    for unlock in history.unlocks {
         add(
             unlock.requested_at,
             "unlock.requested",
@@ -763,6 +848,19 @@ async fn timeline(
         if let Some(at) = unlock.ended_at {
             add(at, "unlock.ended", unlock.state.as_str().to_owned());
         }
+    }
+    for lock in history.locks {
+        add(
+            lock.requested_at,
+            "lock.requested",
+            format!("by {}: {}", lock.requested_by, lock.reason),
+        );
+        if let Some(at) = lock.ended_at {
+            add(at, "lock.ended", lock.state.as_str().to_owned());
+        }
+    }
+    for (at, said) in lock_statuses::changes(tx, organisation, serial).await? {
+        add(at, "status.changed", said);
     }
     let observations = tx
         .fetch_all(

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use activation_lock::codes::{CodeId, Standing};
+use activation_lock::codes::{CodeId, CodeKind, Standing};
 use activation_lock::device::{CellularIdentity, IdentitySource, ProductType, SerialNumber};
 use activation_lock::guard::UserLockPolicy;
 use activation_lock::time::Timestamp;
@@ -365,9 +365,15 @@ impl<'e> Ledger<'e> {
         };
         let (state, reason) = match newest {
             None if device.device_code.is_some() => (CoverageState::Covered, None),
-            None if self.codes.get(key).is_some_and(|known| !known.is_empty()) => {
+            // A code made here for a lock of ours opens no lock of a person.
+            None if self
+                .codes(key)
+                .iter()
+                .any(|known| known.kind != CodeKind::Server) =>
+            {
                 (CoverageState::Covered, Some("kept_only"))
             }
+            None if device.was_only_listed() => (CoverageState::Exempt, Some("never_enrolled")),
             None => (CoverageState::Missing, Some("not_enrolled")),
             Some(epoch) => devices::covered_in(epoch, device.product_type.as_ref()),
         };
@@ -518,11 +524,12 @@ impl<'e> Ledger<'e> {
         tx.execute(
             "INSERT INTO devices (organisation, serial, product_type, product_source, imei, imei2, meid, \
              cellular_source, model_name, device_name, os_version, device_code, connection, coverage, coverage_reason, \
-             window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at) \
+             window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at, listed_at) \
              SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
              value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, \
              value ->> 14, value ->> 15, CAST(value ->> 16 AS BIGINT), CAST(value ->> 17 AS BIGINT), value ->> 18, \
-             CAST(value ->> 19 AS BIGINT), CAST(value ->> 20 AS BIGINT) FROM json_each($1) WHERE true \
+             CAST(value ->> 19 AS BIGINT), CAST(value ->> 20 AS BIGINT), CAST(value ->> 21 AS BIGINT) \
+             FROM json_each($1) WHERE true \
              ON CONFLICT (organisation, serial) DO UPDATE SET product_type = excluded.product_type, \
              product_source = excluded.product_source, imei = excluded.imei, imei2 = excluded.imei2, \
              meid = excluded.meid, cellular_source = excluded.cellular_source, model_name = excluded.model_name, \
@@ -530,7 +537,7 @@ impl<'e> Ledger<'e> {
              connection = excluded.connection, coverage = excluded.coverage, \
              coverage_reason = excluded.coverage_reason, window_evidence = excluded.window_evidence, \
              window_opened_at = excluded.window_opened_at, window_closes_at = excluded.window_closes_at, \
-             suspect = excluded.suspect, seen_at = excluded.seen_at",
+             suspect = excluded.suspect, seen_at = excluded.seen_at, listed_at = excluded.listed_at",
             params![rows(changed.iter().map(|device| device.to_json()))],
         )
         .await?;

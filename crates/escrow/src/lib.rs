@@ -6,6 +6,7 @@
 //! is durable.
 
 pub mod audit;
+pub mod business_apis;
 pub mod clock;
 pub mod codes;
 pub mod commands;
@@ -16,7 +17,11 @@ pub mod devices;
 pub mod enrollments;
 pub mod keys;
 mod ledger;
+pub mod listing;
+pub mod lock_statuses;
+pub mod locks;
 pub mod meta;
+mod names;
 pub mod operations;
 pub mod organisations;
 pub mod pace;
@@ -25,6 +30,7 @@ pub mod principals;
 pub mod push_certificates;
 pub mod record;
 mod search;
+pub mod server_tokens;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +65,11 @@ pub enum Error {
     /// A sealed value does not open.
     #[error("a sealed value does not open, and nothing was changed: {0}")]
     Seal(#[from] seal::OpenError),
+    /// The lock journal cannot be read; nothing was changed.
+    #[error(
+        "the lock journal cannot be read, and without it no lock is safe: {0}; it is in the data folder"
+    )]
+    Journal(#[from] std::io::Error),
     /// A value in the database is not what this program writes.
     #[error(
         "the database holds a value in {0} that this program does not write: it was changed by another program, or is damaged"
@@ -81,6 +92,9 @@ struct Shared {
     courier: Notify,
     asks: Notify,
     operations: Notify,
+    statuses: Notify,
+    listings: Notify,
+    lock_journal: locks::journal::LockJournal,
     /// Counts the changes of connections.
     connections: watch::Sender<u64>,
 }
@@ -139,7 +153,7 @@ impl Escrow {
             }
         };
         let escrow = Self::around(db, keyring, random, kind);
-        if let Err(error) = escrow.free_leases().await {
+        if let Err(error) = escrow.recover().await {
             escrow.close().await;
             return Err(error);
         }
@@ -169,6 +183,7 @@ impl Escrow {
     }
 
     fn around(db: db::Db, keyring: Keyring, random: Arc<dyn Random>, kind: DataKind) -> Self {
+        let lock_journal = locks::journal::LockJournal::of(db.folder());
         Self {
             db,
             shared: Arc::new(Shared {
@@ -179,17 +194,22 @@ impl Escrow {
                 courier: Notify::new(),
                 asks: Notify::new(),
                 operations: Notify::new(),
+                statuses: Notify::new(),
+                listings: Notify::new(),
+                lock_journal,
                 connections: watch::Sender::new(0),
             }),
         }
     }
 
-    /// What earlier processes held is free again: whoever held it is dead.
-    async fn free_leases(&self) -> Result<()> {
+    /// What earlier processes held is free again: whoever held it is dead. What the lock journal knows and the database has
+    /// forgotten is put back (R4).
+    async fn recover(&self) -> Result<()> {
         self.operations()
             .free_leases_of_earlier_incarnations()
             .await?;
         self.commands().free_leases().await?;
+        self.locks().replay().await?;
         Ok(())
     }
 
@@ -262,6 +282,36 @@ impl Escrow {
         operations::Operations(self)
     }
 
+    /// Locks by the organisation.
+    #[must_use]
+    pub fn locks(&self) -> locks::Locks<'_> {
+        locks::Locks(self)
+    }
+
+    /// Apple's own status of locks.
+    #[must_use]
+    pub fn lock_statuses(&self) -> lock_statuses::LockStatuses<'_> {
+        lock_statuses::LockStatuses(self)
+    }
+
+    /// What Apple's enrolment service knows us by.
+    #[must_use]
+    pub fn server_tokens(&self) -> server_tokens::ServerTokens<'_> {
+        server_tokens::ServerTokens(self)
+    }
+
+    /// The devices that Apple's lists name.
+    #[must_use]
+    pub fn listing(&self) -> listing::Listings<'_> {
+        listing::Listings(self)
+    }
+
+    /// What the Business and School Manager API knows us by.
+    #[must_use]
+    pub fn business_apis(&self) -> business_apis::BusinessApis<'_> {
+        business_apis::BusinessApis(self)
+    }
+
     /// Organisations and their policies.
     #[must_use]
     pub fn organisations(&self) -> organisations::Organisations<'_> {
@@ -322,6 +372,28 @@ impl Escrow {
 
     pub(crate) fn wake_courier(&self) {
         self.shared.courier.notify_one();
+    }
+
+    /// Waits until Apple's status of a lock may have become due.
+    pub async fn statuses_woken(&self) {
+        self.shared.statuses.notified().await;
+    }
+
+    pub(crate) fn wake_statuses(&self) {
+        self.shared.statuses.notify_one();
+    }
+
+    /// Waits until a list of Apple's may have become due.
+    pub async fn listings_woken(&self) {
+        self.shared.listings.notified().await;
+    }
+
+    pub(crate) fn wake_listings(&self) {
+        self.shared.listings.notify_one();
+    }
+
+    pub(crate) fn lock_journal(&self) -> &locks::journal::LockJournal {
+        &self.shared.lock_journal
     }
 
     pub(crate) fn operations_wake(&self) -> &Notify {

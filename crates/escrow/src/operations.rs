@@ -1,4 +1,5 @@
-//! Operations: wishes to turn a lock off, the queue they stand in, and the calls made for them (R12-R19).
+//! Operations: wishes to change a lock, the queue they stand in, and for those to turn one off the calls made (R12-R19). Those
+//! to turn one on are [`crate::locks`]; they stand in the same queue.
 //!
 //! What to do next is decided by [`activation_lock::unlock::next`] alone. This module maps rows to its values and
 //! back, and keeps the promises around it: on record before it leaves (R17), one in flight a serial number over all
@@ -7,6 +8,7 @@
 //! The walk: [`Operations::enqueue`], then a worker's [`Operations::claim`], [`Operations::advance`], the call,
 //! [`Operations::finish`], and `advance` again until it parks or ends.
 
+use activation_lock::codes::CodeId;
 use activation_lock::device::SerialNumber;
 use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
@@ -14,7 +16,7 @@ use activation_lock::unlock::{ReviewReason, UNLOCK_DEADLINE};
 
 use crate::db::{Row, Tx, params};
 use crate::permit::{OrganisationId, Permit, Read, Unlock};
-use crate::{Error, Escrow, Result, audit, devices};
+use crate::{Error, Escrow, Result, audit, devices, locks};
 
 mod attempt;
 mod idempotency;
@@ -25,15 +27,41 @@ mod view;
 
 pub use attempt::{Advance, Answer, Begun, Finished, Ticket, Via};
 pub use idempotency::Key;
+pub(crate) use idempotency::{Found, find as find_key, keep as keep_key};
 pub use lease::{Claim, Lease, WorkSettings};
+pub(crate) use lease::{Hold, PACE, take as take_lease};
+pub(crate) use state::worker;
 pub(crate) use view::of_device;
 use view::view;
 pub use view::{AttemptView, Details, OperationView, UnlockSummary};
 
-/// The kind of operation that turns a lock off.
-const UNLOCK: &str = "unlock";
-/// The route that idempotency keys of unlocks count for.
-const UNLOCK_ROUTE: &str = "unlock";
+/// What an operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// To turn a lock off.
+    Unlock,
+    /// To turn one on.
+    Lock,
+}
+
+impl Kind {
+    /// The stable text kept in the database and shown in the API; also the route that idempotency keys count for.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unlock => "unlock",
+            Self::Lock => "lock",
+        }
+    }
+
+    fn from_name(text: &str) -> Result<Self> {
+        match text {
+            "unlock" => Ok(Self::Unlock),
+            "lock" => Ok(Self::Lock),
+            _ => Err(Error::Corrupt("operations.kind")),
+        }
+    }
+}
 
 /// What a person asks for.
 #[derive(Clone, Debug)]
@@ -60,17 +88,23 @@ pub enum Enqueued {
     /// The same was asked before with the same key, or by the same principal with an unlock that is still live: it is
     /// this one.
     Same(OperationView),
-    /// Another principal's unlock of the device is live.
-    LiveElsewhere {
-        /// Its identifier; `None` when it is another organisation's.
-        id: Option<String>,
-    },
+    /// Another operation of the device is live: another principal's unlock, or a lock.
+    LiveElsewhere(LiveElsewhere),
     /// The key was used for another request.
     KeyReused,
     /// Apple demands a product type and none is known; nothing was attempted (R15).
     NoProductType,
     /// No such device in this organisation.
     UnknownDevice,
+}
+
+/// The one operation that a device has at a time, where it is in the way of another (R16).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveElsewhere {
+    /// What it is for.
+    pub kind: Kind,
+    /// Its identifier; `None` when it is another organisation's.
+    pub id: Option<String>,
 }
 
 /// What came of asking to cancel.
@@ -91,11 +125,8 @@ pub enum Resumed {
     Queued(OperationView),
     /// Only an unlock that needs review can be continued.
     NotInReview(OperationView),
-    /// Another unlock of the device is live.
-    LiveElsewhere {
-        /// Its identifier; `None` when it is another organisation's.
-        id: Option<String>,
-    },
+    /// Another operation of the device is live.
+    LiveElsewhere(LiveElsewhere),
     /// Apple demands a product type and still none is known.
     NoProductType,
     /// No such unlock in this organisation.
@@ -173,7 +204,7 @@ impl Operations<'_> {
             .write("operations.cancel", async move |tx| {
                 confirmed.confirm(tx).await?;
                 let organisation = confirmed.organisation();
-                let Some(op) = Operation::load(tx, organisation, &id).await? else {
+                let Some(op) = Operation::load(tx, Kind::Unlock, organisation, &id).await? else {
                     return Ok(Cancelled::Unknown);
                 };
                 if op.ended_at.is_none() && op.cancelled_by.is_none() {
@@ -216,7 +247,7 @@ impl Operations<'_> {
             .write("operations.resume", async move |tx| {
                 confirmed.confirm(tx).await?;
                 let organisation = confirmed.organisation();
-                let Some(op) = Operation::load(tx, organisation, &id).await? else {
+                let Some(op) = Operation::load(tx, Kind::Unlock, organisation, &id).await? else {
                     return Ok(Resumed::Unknown);
                 };
                 if op.state != StateName::NeedsReview {
@@ -224,7 +255,7 @@ impl Operations<'_> {
                     return Ok(Resumed::NotInReview(view));
                 }
                 if let Some(live) = live_of_serial(tx, &op.serial).await? {
-                    return Ok(Resumed::LiveElsewhere { id: live.id_for(organisation) });
+                    return Ok(Resumed::LiveElsewhere(live.elsewhere(organisation)));
                 }
                 if devices::identity_for_unlock(tx, organisation, &op.serial).await?.is_none() {
                     return Ok(Resumed::NoProductType);
@@ -246,7 +277,7 @@ impl Operations<'_> {
                     .entry("unlock.continue")
                     .subject(op.serial.as_str())
                     .detail("operation", id.as_str())
-                    .detail("after", op.details.review.map_or("", ReviewReason::as_str));
+                    .detail("after", op.details::<Details>()?.review.map_or("", ReviewReason::as_str));
                 audit::record(tx, &escrow, entry).await?;
                 let view = view(tx, organisation, &id).await?.ok_or(Error::Corrupt("operations.id"))?;
                 Ok(Resumed::Queued(view))
@@ -268,8 +299,8 @@ impl Operations<'_> {
         self.0.operations_wake().notified().await;
     }
 
-    /// After a restore or a copy of the database every live unlock needs review: nothing fires by itself (R21). Gives
-    /// the number of unlocks held.
+    /// After a restore or a copy of the database every live unlock and lock needs review: nothing fires by itself (R21).
+    /// Gives the number of operations held.
     ///
     /// # Errors
     /// When the database fails.
@@ -288,10 +319,18 @@ impl Operations<'_> {
                 )
                 .await?;
                 let rows =
-                    tx.fetch_all("SELECT organisation, id FROM operations WHERE ended_at IS NULL", params![]).await?;
+                    tx.fetch_all("SELECT organisation, id, kind FROM operations WHERE ended_at IS NULL", params![]).await?;
                 for row in &rows {
                     let organisation = OrganisationId::new(row.get::<String>("organisation")?);
-                    state::settle(tx, &escrow, &organisation, &row.get::<String>("id")?).await?;
+                    let id: String = row.get("id")?;
+                    match Kind::from_name(&row.get::<String>("kind")?)? {
+                        Kind::Unlock => {
+                            state::settle(tx, &escrow, &organisation, &id).await?;
+                        }
+                        Kind::Lock => {
+                            locks::settle(tx, &escrow, &organisation, &id).await?;
+                        }
+                    }
                 }
                 Ok(rows.len())
             })
@@ -340,7 +379,7 @@ impl Operations<'_> {
 /// How the queue stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Unlocks that have not ended.
+    /// Unlocks and locks that have not ended.
     pub live: i64,
     /// Those a worker holds.
     pub leased: i64,
@@ -359,7 +398,7 @@ async fn enqueue(
     let organisation = permit.organisation();
     let principal = permit.actor().principal();
     if let Some(key) = &new.idempotency {
-        match idempotency::find(tx, organisation, principal, UNLOCK_ROUTE, key).await? {
+        match idempotency::find(tx, organisation, principal, Kind::Unlock.as_str(), key).await? {
             Some(idempotency::Found::Same { operation }) => {
                 let view = view(tx, organisation, &operation)
                     .await?
@@ -371,13 +410,12 @@ async fn enqueue(
         }
     }
     if let Some(live) = live_of_serial(tx, &new.serial).await? {
-        if live.organisation != *organisation || live.principal != principal {
-            return Ok(Enqueued::LiveElsewhere {
-                id: live.id_for(organisation),
-            });
+        if !live.is_of(Kind::Unlock, organisation, principal) {
+            return Ok(Enqueued::LiveElsewhere(live.elsewhere(organisation)));
         }
         if let Some(key) = &new.idempotency {
-            idempotency::keep(tx, organisation, principal, UNLOCK_ROUTE, key, &live.id).await?;
+            let route = Kind::Unlock.as_str();
+            idempotency::keep(tx, organisation, principal, route, key, &live.id).await?;
         }
         let view = view(tx, organisation, &live.id)
             .await?
@@ -419,7 +457,7 @@ async fn enqueue(
         params![
             organisation.as_str(),
             id.as_str(),
-            UNLOCK,
+            Kind::Unlock.as_str(),
             new.serial.as_str(),
             StateName::Queued.as_str(),
             new.reason.as_str(),
@@ -434,7 +472,8 @@ async fn enqueue(
     )
     .await?;
     if let Some(key) = &new.idempotency {
-        idempotency::keep(tx, organisation, principal, UNLOCK_ROUTE, key, &id).await?;
+        let route = Kind::Unlock.as_str();
+        idempotency::keep(tx, organisation, principal, route, key, &id).await?;
     }
     let entry = entry
         .detail("operation", id.as_str())
@@ -446,7 +485,7 @@ async fn enqueue(
     Ok(Enqueued::New(view))
 }
 
-/// Unlocks that wait for a certificate or a key go on now: one was added or changed.
+/// Operations that wait for a certificate, a token or a key go on now: one was added or changed.
 pub(crate) async fn wake_for_credential(
     tx: &mut Tx<'_>,
     organisation: &OrganisationId,
@@ -462,27 +501,37 @@ pub(crate) async fn wake_for_credential(
 }
 
 /// The live operation of a serial number, whosever it is.
-struct Live {
+pub(crate) struct Live {
+    kind: Kind,
     organisation: OrganisationId,
-    id: String,
+    pub(crate) id: String,
     principal: String,
 }
 
 impl Live {
-    /// Its identifier, where the organisation that asks may know it.
-    fn id_for(self, organisation: &OrganisationId) -> Option<String> {
-        (self.organisation == *organisation).then_some(self.id)
+    /// Whether it is the very one that somebody asks for.
+    pub(crate) fn is_of(&self, kind: Kind, organisation: &OrganisationId, principal: &str) -> bool {
+        self.kind == kind && self.organisation == *organisation && self.principal == principal
+    }
+
+    /// As the organisation that asks may know it.
+    pub(crate) fn elsewhere(self, organisation: &OrganisationId) -> LiveElsewhere {
+        LiveElsewhere {
+            kind: self.kind,
+            id: (self.organisation == *organisation).then_some(self.id),
+        }
     }
 }
 
-async fn live_of_serial(tx: &mut Tx<'_>, serial: &SerialNumber) -> Result<Option<Live>> {
+pub(crate) async fn live_of_serial(tx: &mut Tx<'_>, serial: &SerialNumber) -> Result<Option<Live>> {
     tx.fetch_optional(
-        "SELECT organisation, id, principal FROM operations WHERE serial = $1 AND ended_at IS NULL",
+        "SELECT kind, organisation, id, principal FROM operations WHERE serial = $1 AND ended_at IS NULL",
         params![serial.as_str()],
     )
     .await?
     .map(|row| {
         Ok(Live {
+            kind: Kind::from_name(&row.get::<String>("kind")?)?,
             organisation: OrganisationId::new(row.get::<String>("organisation")?),
             id: row.get("id")?,
             principal: row.get("principal")?,
@@ -492,29 +541,39 @@ async fn live_of_serial(tx: &mut Tx<'_>, serial: &SerialNumber) -> Result<Option
 }
 
 /// One row of `operations`.
-struct Operation {
-    organisation: OrganisationId,
-    id: String,
-    serial: SerialNumber,
-    state: StateName,
-    details: Details,
-    reason: String,
-    requester: String,
-    principal: String,
-    requested_by: String,
-    insists: bool,
-    urgent: bool,
-    requested_at: Timestamp,
-    resumed_at: Option<Timestamp>,
-    deadline: Timestamp,
-    cancelled_by: Option<String>,
-    restored_at: Option<Timestamp>,
-    ended_at: Option<Timestamp>,
+pub(crate) struct Operation {
+    pub(crate) organisation: OrganisationId,
+    pub(crate) id: String,
+    pub(crate) serial: SerialNumber,
+    pub(crate) state: StateName,
+    details: String,
+    pub(crate) reason: String,
+    pub(crate) requester: String,
+    pub(crate) principal: String,
+    pub(crate) requested_by: String,
+    pub(crate) insists: bool,
+    pub(crate) urgent: bool,
+    pub(crate) requested_at: Timestamp,
+    pub(crate) resumed_at: Option<Timestamp>,
+    pub(crate) deadline: Timestamp,
+    pub(crate) cancelled_by: Option<String>,
+    pub(crate) restored_at: Option<Timestamp>,
+    pub(crate) ended_at: Option<Timestamp>,
     lease_owner: Option<String>,
     lease_number: i64,
     lease_until: Option<Timestamp>,
-    double_sent: bool,
-    version: i64,
+    pub(crate) double_sent: bool,
+    pub(crate) version: i64,
+    /// Of a lock: the code whose hash is sent, once there is one.
+    pub(crate) code: Option<CodeId>,
+    /// Of a lock: what the screen is to show.
+    pub(crate) message: Option<String>,
+    /// Of a lock: the server token that was named.
+    pub(crate) server_token: Option<String>,
+    /// Of a lock: why it is asked for against a guard.
+    pub(crate) override_reason: Option<String>,
+    /// Of an unlock: when Apple's status was last asked for.
+    pub(crate) status_asked_at: Option<Timestamp>,
 }
 
 impl Operation {
@@ -530,8 +589,7 @@ impl Operation {
                 .get::<String>("state")?
                 .parse()
                 .map_err(|_| Error::Corrupt("operations.state"))?,
-            details: serde_json::from_str(&row.get::<String>("details")?)
-                .map_err(|_| Error::Corrupt("operations.details"))?,
+            details: row.get("details")?,
             reason: row.get("reason")?,
             requester: row.get("requester")?,
             principal: row.get("principal")?,
@@ -549,22 +607,43 @@ impl Operation {
             lease_until: row.get("lease_until")?,
             double_sent: row.get::<bool>("double_sent")?,
             version: row.get("version")?,
+            code: row.get::<Option<String>>("code")?.map(CodeId),
+            message: row.get("message")?,
+            server_token: row.get("server_token")?,
+            override_reason: row.get("override_reason")?,
+            status_asked_at: row.get("status_asked_at")?,
         })
     }
 
-    async fn load(
+    /// One of a kind; `None` when there is none of that identifier.
+    pub(crate) async fn load(
         tx: &mut Tx<'_>,
+        kind: Kind,
         organisation: &OrganisationId,
         id: &str,
     ) -> Result<Option<Self>> {
         tx.fetch_optional(
-            "SELECT organisation, id, serial, state, details, reason, requester, principal, requested_by, \
-             insists, urgent, requested_at, resumed_at, deadline, cancelled_by, restored_at, ended_at, lease_owner, lease_number, \
-             lease_until, double_sent, version FROM operations WHERE organisation = $1 AND id = $2",
-            params![organisation.as_str(), id],
+            "SELECT organisation, id, serial, state, details, reason, requester, principal, requested_by, insists, urgent, \
+             requested_at, resumed_at, deadline, cancelled_by, restored_at, ended_at, lease_owner, lease_number, lease_until, \
+             double_sent, version, code, message, server_token, override_reason, status_asked_at \
+             FROM operations WHERE organisation = $1 AND id = $2 AND kind = $3",
+            params![organisation.as_str(), id, kind.as_str()],
         )
         .await?
         .map(|row| Self::from_row(&row))
         .transpose()
+    }
+
+    /// What its state rests on, as its kind has it.
+    pub(crate) fn details<D: serde::de::DeserializeOwned>(&self) -> Result<D> {
+        serde_json::from_str(&self.details).map_err(|_| Error::Corrupt("operations.details"))
+    }
+
+    /// Whether a lease on it is still worth something at a moment.
+    pub(crate) fn is_held(&self, hold: &Hold, now: Timestamp) -> bool {
+        self.ended_at.is_none()
+            && self.lease_owner.is_some()
+            && self.lease_number == hold.number
+            && self.lease_until.is_some_and(|until| now < until)
     }
 }

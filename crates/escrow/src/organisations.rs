@@ -16,6 +16,10 @@ pub struct Organisation {
     pub name: String,
     /// Whether devices may be told to allow a person's lock (R7).
     pub user_lock: UserLockPolicy,
+    /// Whether devices that Apple newly lists are locked by the organisation (R20).
+    pub lock_on_listing: bool,
+    /// Since when that waits for a person, having locked as many as it may in an hour.
+    pub listing_paused_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -23,7 +27,7 @@ pub struct Organisation {
 macro_rules! select_organisations {
     ($rest:literal) => {
         concat!(
-            "SELECT organisations.id, name, user_lock, created_at FROM organisations ",
+            "SELECT organisations.id, name, user_lock, lock_on_listing, listing_paused_at, created_at FROM organisations ",
             "LEFT JOIN policies ON policies.organisation = organisations.id ",
             $rest
         )
@@ -42,6 +46,8 @@ impl Organisation {
                     .map_err(|_| Error::Corrupt("policies.user_lock"))?,
                 None => UserLockPolicy::default(),
             },
+            lock_on_listing: row.get::<Option<String>>("lock_on_listing")?.as_deref() == Some("on"),
+            listing_paused_at: row.get("listing_paused_at")?,
             created_at: row.get("created_at")?,
         })
     }
@@ -121,7 +127,14 @@ impl Organisations<'_> {
                     .subject(&name)
                     .detail("name", name.as_str());
                 audit::record(tx, &escrow, entry).await?;
-                Ok(Created::New(Organisation { id, name: name.clone(), user_lock, created_at: now }))
+                Ok(Created::New(Organisation {
+                    id,
+                    name: name.clone(),
+                    user_lock,
+                    lock_on_listing: false,
+                    listing_paused_at: None,
+                    created_at: now,
+                }))
             })
             .await;
         self.0.audit_refusal(&permit, result).await
@@ -192,6 +205,31 @@ impl Organisations<'_> {
                 )
                 .await?;
                 let entry = confirmed.entry("policy.user_lock").detail("user_lock", user_lock.as_str());
+                audit::record(tx, &escrow, entry).await
+            })
+            .await;
+        self.0.audit_refusal(permit, result).await
+    }
+
+    /// Sets whether devices that Apple newly lists are locked by the organisation (R20). Set anew, a pause ends.
+    ///
+    /// # Errors
+    /// When the permit no longer holds, or the database fails.
+    pub async fn set_lock_on_listing(&self, permit: &Permit<Admin>, on: bool) -> Result<()> {
+        let (escrow, confirmed) = (self.0.clone(), permit.clone());
+        let result = self
+            .0
+            .db
+            .write("organisations.set_lock_on_listing", async move |tx| {
+                confirmed.confirm(tx).await?;
+                let (now, word) = (tx.now(), if on { "on" } else { "off" });
+                tx.execute(
+                    "UPDATE policies SET lock_on_listing = $2, listing_paused_at = NULL, updated_at = $3 \
+                     WHERE organisation = $1",
+                    params![confirmed.organisation().as_str(), word, now],
+                )
+                .await?;
+                let entry = confirmed.entry("policy.lock_on_listing").detail("lock_on_listing", word);
                 audit::record(tx, &escrow, entry).await
             })
             .await;

@@ -154,11 +154,13 @@ permissions! {
     Reveal = "reveal",
     /// Ask for unlocks, cancel and continue them.
     Unlock = "unlock",
+    /// Ask for locks by the organisation, cancel and continue them.
+    Lock = "lock",
     /// Have devices asked for their code again.
     Refresh = "refresh",
     /// Set by hand what is known of a device, its code included.
     Edit = "edit",
-    /// Change where codes can be sent: MDM connections and push certificates (R19).
+    /// Change where codes can be sent, and what we are known by: MDM connections, push certificates, server tokens (R19).
     Connections = "connections",
     /// Manage organisations, policies and tokens. It does not include seeing codes.
     Admin = "admin",
@@ -190,7 +192,7 @@ impl Permissions {
 
     /// The names of the scopes that a token can be given; each is a set of permissions.
     pub const SCOPES: &'static [&'static str] =
-        &["read", "reveal", "unlock", "connections", "admin"];
+        &["read", "reveal", "unlock", "lock", "connections", "admin"];
 
     /// The permissions of a scope; `None` for a name that is not in [`Self::SCOPES`].
     #[must_use]
@@ -200,6 +202,7 @@ impl Permissions {
             "read" => &[P::Read],
             "reveal" => &[P::Read, P::Reveal],
             "unlock" => &[P::Read, P::Unlock, P::Refresh],
+            "lock" => &[P::Read, P::Lock, P::Refresh],
             "connections" => &[P::Read, P::Connections],
             "admin" => &[P::Read, P::Refresh, P::Edit, P::Admin],
             _ => return None,
@@ -527,6 +530,7 @@ mod tests {
             Permission::Reveal,
             Permission::Connections,
             Permission::Unlock,
+            Permission::Lock,
             Permission::Work,
         ] {
             assert!(!admin.allow(lacking), "{}", lacking.as_str());

@@ -34,6 +34,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_foundation", oldest_compatible: 1),
     migration!(2, "0002_devices", oldest_compatible: 2),
     migration!(3, "0003_operations", oldest_compatible: 3),
+    // An older program would work on locks as if they were unlocks.
+    migration!(4, "0004_locks", oldest_compatible: 4),
 ];
 
 /// The schema this program knows.

@@ -12,9 +12,10 @@ use super::lease::{self, Hold, Lease, WorkSettings};
 use super::plan::{self, AttemptRow, Decision};
 use super::{Details, Operation, Operations, state};
 use crate::db::{Tx, params};
+use crate::lock_statuses::{self, Reading, StatusSettings};
 use crate::pace::{self, Pace, Rate};
 use crate::permit::OrganisationId;
-use crate::{Error, Escrow, Result, audit, codes, connections, organisations};
+use crate::{Error, Escrow, Result, audit, codes, connections, locks, organisations};
 
 /// At most this much of a diagnostic is kept, in characters.
 const DIAGNOSTIC: usize = 2_000;
@@ -23,6 +24,8 @@ const DIAGNOSTIC: usize = 2_000;
 pub enum Advance {
     /// Make this call. It is on record.
     Call(Box<Begun>),
+    /// Ask for Apple's status of the lock, report it with [`Operations::status_read`], and advance again.
+    AskStatus,
     /// The pace allows the next call at this moment; hold on to the lease and advance again then.
     Paced {
         /// When.
@@ -134,6 +137,10 @@ impl Operations<'_> {
                 let Some(decision) = decide(tx, &hold).await? else {
                     return Ok(Advance::Lost);
                 };
+                if decision.step == Step::AskStatus {
+                    lease::take(tx, &hold, &settings).await?;
+                    return Ok(Advance::AskStatus);
+                }
                 let Step::Try(next) = &decision.step else {
                     return Ok(match state::apply(tx, &escrow, &decision).await? {
                         Some(state) => Advance::Parked(state),
@@ -153,9 +160,37 @@ impl Operations<'_> {
         match &advance {
             Advance::Call(_) => lease.paid = false,
             Advance::Parked(_) => self.0.wake_courier(),
-            Advance::Paced { .. } | Advance::Lost => {}
+            Advance::AskStatus | Advance::Paced { .. } | Advance::Lost => {}
         }
         Ok(advance)
+    }
+
+    /// Puts Apple's status on record that an unlock asked for, answered or not: it is not asked for a second time at the same
+    /// point.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn status_read(
+        &self,
+        lease: &Lease,
+        reading: Reading,
+        settings: StatusSettings,
+    ) -> Result<()> {
+        let (escrow, hold, serial) = (self.0.clone(), lease.hold.clone(), lease.serial().clone());
+        self.0
+            .db
+            .write("operations.status_read", async move |tx| {
+                let now = tx.now();
+                let organisation = &hold.organisation;
+                lock_statuses::record(tx, &escrow, organisation, &serial, &reading, settings).await?;
+                tx.execute(
+                    "UPDATE operations SET status_asked_at = $3 WHERE organisation = $1 AND id = $2",
+                    params![organisation.as_str(), hold.operation.as_str(), now],
+                )
+                .await?;
+                Ok(())
+            })
+            .await
     }
 
     /// Records what became of a call, on its own attempt, whatever happened to the lease meanwhile (R14).
@@ -188,12 +223,7 @@ impl Operations<'_> {
 async fn decide(tx: &mut Tx<'_>, hold: &Hold) -> Result<Option<Decision>> {
     let now = tx.now();
     let decision = plan::decide(tx, &hold.organisation, &hold.operation).await?;
-    Ok(decision.filter(|d| {
-        d.op.ended_at.is_none()
-            && d.op.lease_owner.is_some()
-            && d.op.lease_number == hold.number
-            && d.op.lease_until.is_some_and(|until| now < until)
-    }))
+    Ok(decision.filter(|d| d.op.is_held(hold, now)))
 }
 
 async fn begin(
@@ -478,6 +508,7 @@ async fn raise(
         .result(state.as_str());
     audit::record(tx, escrow, entry).await?;
     codes::mark_used(tx, organisation, &row.view.code).await?;
+    locks::refresh(tx, organisation, serial).await?;
     state::ask_again(tx, escrow, decision).await
 }
 

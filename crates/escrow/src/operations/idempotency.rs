@@ -35,12 +35,12 @@ impl Key {
     }
 }
 
-pub(super) enum Found {
+pub(crate) enum Found {
     Same { operation: String },
     OtherBody,
 }
 
-pub(super) async fn find(
+pub(crate) async fn find(
     tx: &mut Tx<'_>,
     organisation: &OrganisationId,
     principal: &str,
@@ -65,7 +65,7 @@ pub(super) async fn find(
     }))
 }
 
-pub(super) async fn keep(
+pub(crate) async fn keep(
     tx: &mut Tx<'_>,
     organisation: &OrganisationId,
     principal: &str,

@@ -7,14 +7,14 @@ use activation_lock::device::SerialNumber;
 use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
 
-use super::Operations;
+use super::{Kind, Operations};
 use crate::db::{Row, Tx, params};
 use crate::pace::{self, Pace, Rate};
 use crate::permit::OrganisationId;
 use crate::{Error, Result};
 
 /// The row of `pace` that all calls for unlocks share.
-pub(super) const PACE: &str = "unlock";
+pub(crate) const PACE: &str = "unlock";
 /// By how much a lease outlasts the whole call's time-out (R16).
 const MARGIN: Duration = Duration::from_secs(30);
 
@@ -31,6 +31,8 @@ pub struct WorkSettings {
     pub pace: Rate,
     /// The host of Apple's unlock service, as the audit trail names the recipient (R17).
     pub apple_host: String,
+    /// The host of Apple's enrolment service, likewise.
+    pub enrolment_host: String,
 }
 
 impl WorkSettings {
@@ -44,19 +46,20 @@ impl WorkSettings {
 /// The right to work on one operation. It cannot be copied, and [`Operations::advance`] renews it.
 #[derive(Debug)]
 pub struct Lease {
-    pub(super) hold: Hold,
+    pub(crate) hold: Hold,
+    kind: Kind,
     serial: SerialNumber,
     urgent: bool,
     /// The token of the pace row taken with the claim is not used up yet.
-    pub(super) paid: bool,
+    pub(crate) paid: bool,
 }
 
 /// Which operation, and which of its leases: a lower number than the row's is a lost one.
 #[derive(Clone, Debug)]
-pub(super) struct Hold {
-    pub(super) organisation: OrganisationId,
-    pub(super) operation: String,
-    pub(super) number: i64,
+pub(crate) struct Hold {
+    pub(crate) organisation: OrganisationId,
+    pub(crate) operation: String,
+    pub(crate) number: i64,
 }
 
 impl Lease {
@@ -70,6 +73,12 @@ impl Lease {
     #[must_use]
     pub fn operation(&self) -> &str {
         &self.hold.operation
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The device.
@@ -113,7 +122,7 @@ impl Operations<'_> {
             .await
     }
 
-    /// Gives an operation back, to be taken again at a moment; for a worker that stops. An attempt that is in flight
+    /// Gives an operation back, to be taken again at a moment; for a worker that stops. A call that is in flight
     /// keeps the operation: it is taken up when the lease has run out. False when the lease had been lost.
     ///
     /// # Errors
@@ -132,7 +141,10 @@ impl Operations<'_> {
                          WHERE organisation = $1 AND id = $2 AND lease_number = $3 AND lease_owner IS NOT NULL \
                          AND ended_at IS NULL AND NOT EXISTS (SELECT 1 FROM attempts \
                          WHERE attempts.organisation = $1 AND attempts.operation = $2 \
-                         AND attempts.ended_at IS NULL AND attempts.lost_at IS NULL)",
+                         AND attempts.ended_at IS NULL AND attempts.lost_at IS NULL) \
+                         AND NOT EXISTS (SELECT 1 FROM lock_calls \
+                         WHERE lock_calls.organisation = $1 AND lock_calls.operation = $2 \
+                         AND lock_calls.ended_at IS NULL AND lock_calls.lost_at IS NULL)",
                         params![
                             hold.organisation.as_str(),
                             hold.operation.as_str(),
@@ -167,6 +179,11 @@ pub(super) async fn free_all(tx: &mut Tx<'_>) -> Result<u64> {
     let now = tx.now();
     tx.execute(
         "UPDATE attempts SET lost_at = $1 WHERE ended_at IS NULL AND lost_at IS NULL",
+        params![now],
+    )
+    .await?;
+    tx.execute(
+        "UPDATE lock_calls SET lost_at = $1 WHERE ended_at IS NULL AND lost_at IS NULL",
         params![now],
     )
     .await?;
@@ -218,6 +235,7 @@ async fn claim(tx: &mut Tx<'_>, settings: &WorkSettings) -> Result<Claim> {
             operation: due.get("id")?,
             number: due.get::<i64>("lease_number")? + 1,
         },
+        kind: Kind::from_name(&due.get::<String>("kind")?)?,
         serial: due
             .get::<String>("serial")?
             .parse()
@@ -226,10 +244,23 @@ async fn claim(tx: &mut Tx<'_>, settings: &WorkSettings) -> Result<Claim> {
         paid: true,
     };
     // Whoever held it before has lost it, and a call of theirs without an answer may have worked (R14).
+    let lost = match lease.kind {
+        Kind::Unlock => {
+            "UPDATE attempts SET lost_at = $3 WHERE organisation = $1 AND operation = $2 AND ended_at IS NULL \
+             AND lost_at IS NULL"
+        }
+        Kind::Lock => {
+            "UPDATE lock_calls SET lost_at = $3 WHERE organisation = $1 AND operation = $2 AND ended_at IS NULL \
+             AND lost_at IS NULL"
+        }
+    };
     tx.execute(
-        "UPDATE attempts SET lost_at = $3 WHERE organisation = $1 AND operation = $2 AND ended_at IS NULL \
-         AND lost_at IS NULL",
-        params![lease.hold.organisation.as_str(), lease.hold.operation.as_str(), now],
+        lost,
+        params![
+            lease.hold.organisation.as_str(),
+            lease.hold.operation.as_str(),
+            now
+        ],
     )
     .await?;
     take(tx, &lease.hold, settings).await?;
@@ -242,7 +273,7 @@ async fn first_due(tx: &mut Tx<'_>, lanes: &[bool]) -> Result<Option<Row>> {
     for &urgent in lanes {
         let due = tx
             .fetch_optional(
-                "SELECT organisation, id, serial, urgent, lease_number FROM operations \
+                "SELECT organisation, id, kind, serial, urgent, lease_number FROM operations \
                  WHERE ended_at IS NULL AND urgent = $1 AND next_at <= $2 ORDER BY next_at, id LIMIT 1",
                 params![urgent, now],
             )
@@ -273,7 +304,7 @@ async fn next_due(tx: &mut Tx<'_>) -> Result<Option<Timestamp>> {
 }
 
 /// Writes the lease, with its full length from now on. Gives its end.
-pub(super) async fn take(
+pub(crate) async fn take(
     tx: &mut Tx<'_>,
     hold: &Hold,
     settings: &WorkSettings,

@@ -6,14 +6,16 @@ use activation_lock::codes::{self, Candidate, CodeId, CodeKind, Credential, Form
 use activation_lock::device::{DeviceIdentity, IdentitySource};
 use activation_lock::operation::Backoff;
 use activation_lock::time::{DAY, Timestamp};
-use activation_lock::unlock::{self, Attempt, AttemptResult, End, Outcome, ReviewReason, Step};
+use activation_lock::unlock::{
+    self, AskedStatus, Attempt, AttemptResult, End, Outcome, ReviewReason, Step,
+};
 
-use super::{AttemptView, Operation};
+use super::{AttemptView, Kind, Operation};
 use crate::connections::{self, UnlockVia};
 use crate::db::{Row, Tx, params};
 use crate::enrollments::{Epoch, OpenedBy};
 use crate::permit::OrganisationId;
-use crate::{Error, Result, devices, push_certificates};
+use crate::{Error, Result, devices, lock_statuses, push_certificates};
 
 /// One row of `attempts`: as it is shown, and as the decision takes it.
 pub(super) struct AttemptRow {
@@ -252,6 +254,16 @@ async fn credentials(
     Ok(credentials)
 }
 
+/// When a lock of the device was last asked for, by anybody.
+async fn lock_requested_at(tx: &mut Tx<'_>, op: &Operation) -> Result<Option<Timestamp>> {
+    tx.fetch_one(
+        "SELECT MAX(requested_at) AS at FROM operations WHERE organisation = $1 AND serial = $2 AND kind = 'lock'",
+        params![op.organisation.as_str(), op.serial.as_str()],
+    )
+    .await?
+    .get("at")
+}
+
 /// An operation, all that bears on it, and what is to be done now.
 pub(super) struct Decision {
     pub(super) op: Operation,
@@ -282,7 +294,7 @@ pub(super) async fn decide(
     organisation: &OrganisationId,
     operation: &str,
 ) -> Result<Option<Decision>> {
-    let Some(op) = Operation::load(tx, organisation, operation).await? else {
+    let Some(op) = Operation::load(tx, Kind::Unlock, organisation, operation).await? else {
         return Ok(None);
     };
     let attempts = attempts_of(tx, organisation, operation).await?;
@@ -298,6 +310,9 @@ pub(super) async fn decide(
     let credentials = credentials(tx, &op, epochs.last()).await?;
     let (spent_by_others_today, refused_before) = others(tx, &op).await?;
 
+    let guide = lock_statuses::guide(tx, organisation, &op.serial).await?;
+    let lock_requested_at = lock_requested_at(tx, &op).await?;
+    let since = op.resumed_at.unwrap_or(op.requested_at);
     let source = known
         .as_ref()
         .map_or(IdentitySource::Device, |(_, source)| *source);
@@ -307,7 +322,7 @@ pub(super) async fn decide(
             identity,
             imeis_without_slots: *source == IdentitySource::List,
             credentials: &credentials,
-            status: None,
+            status: guide,
             refused_before: &refused_before,
         })
     });
@@ -320,9 +335,13 @@ pub(super) async fn decide(
         attempts: attempts.iter().map(|row| row.attempt.clone()).collect(),
         spent_by_others_today,
         epoch_opened_at,
-        lock_requested_at: None,
+        lock_requested_at,
         restored_at: op.restored_at,
-        status: unlock::AskedStatus::default(),
+        status: AskedStatus {
+            can_be_asked: lock_statuses::can_be_asked(tx, organisation).await?,
+            asked_at: op.status_asked_at,
+            said: lock_statuses::read_since(tx, organisation, &op.serial, since).await?,
+        },
         backoff: Backoff::default(),
     };
     let step = match unlock::next(&wish, &tries, candidates.len(), tx.now()) {

@@ -10,10 +10,10 @@ use super::Details;
 use super::plan::{self, Decision};
 use crate::db::{Tx, params};
 use crate::permit::{Actor, OrganisationId, Permissions};
-use crate::{Escrow, Result, audit, codes, commands};
+use crate::{Escrow, Result, audit, codes, commands, lock_statuses, locks};
 
 /// How the program itself is named on the audit trail when it carries out what others asked for.
-pub(super) fn worker() -> Actor {
+pub(crate) fn worker() -> Actor {
     Actor::system("worker", Permissions::NONE)
 }
 
@@ -122,9 +122,13 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
     audit::record(tx, escrow, entry).await?;
     if let End::Unlocked { by } = end {
         codes::mark_used(tx, &op.organisation, by).await?;
+        locks::refresh(tx, &op.organisation, &op.serial).await?;
     }
     if !decision.attempts.is_empty() {
         ask_again(tx, escrow, decision).await?;
+    }
+    if matches!(end, End::Unlocked { .. } | End::ProbablyUnlocked) {
+        lock_statuses::expect_not_locked(tx, &op.organisation, &op.serial).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use activation_lock::time::Timestamp;
 use activation_lock::unlock::{AttemptResult, End, Outcome, RejectedWhy, ReviewReason, WaitReason};
 use serde::{Deserialize, Serialize};
 
-use super::{Operation, plan};
+use super::{Kind, Operation, plan};
 use crate::db::{Tx, params};
 use crate::permit::OrganisationId;
 use crate::{Error, Result};
@@ -180,7 +180,7 @@ pub(crate) async fn of_device(
 ) -> Result<Vec<UnlockSummary>> {
     tx.fetch_all(
         "SELECT id, state, reason, requested_by, requested_at, ended_at FROM operations \
-         WHERE organisation = $1 AND serial = $2 ORDER BY id DESC LIMIT $3",
+         WHERE organisation = $1 AND serial = $2 AND kind = 'unlock' ORDER BY id DESC LIMIT $3",
         params![organisation.as_str(), serial.as_str(), limit],
     )
     .await?
@@ -207,16 +207,17 @@ pub(super) async fn view(
     organisation: &OrganisationId,
     id: &str,
 ) -> Result<Option<OperationView>> {
-    let Some(op) = Operation::load(tx, organisation, id).await? else {
+    let Some(op) = Operation::load(tx, Kind::Unlock, organisation, id).await? else {
         return Ok(None);
     };
     let attempts = plan::attempts_of(tx, organisation, id).await?;
+    let details = op.details()?;
     Ok(Some(OperationView {
         id: op.id,
         organisation: op.organisation,
         serial: op.serial,
         state: op.state,
-        details: op.details,
+        details,
         reason: op.reason,
         requester: op.requester,
         principal: op.principal,

@@ -3,6 +3,7 @@
 
 mod audit_trail;
 mod commands;
+mod locks;
 mod operations;
 mod principals;
 mod record;

@@ -48,6 +48,7 @@ fn settings(owner: &str) -> WorkSettings {
         call_timeout: Duration::from_secs(60),
         in_flight: 8,
         pace: Rate::per_second(0.0),
+        enrolment_host: "mdmenrollment.apple.com".to_owned(),
         apple_host: "deviceservices-external.apple.com".to_owned(),
     }
 }
@@ -215,6 +216,7 @@ impl Desk {
                     }
                 }
                 Advance::Parked(_) | Advance::Lost => return sent,
+                Advance::AskStatus => panic!("there is no account to ask with in this test"),
                 Advance::Paced { .. } => panic!("there is no limit of pace in this test"),
             }
         }
@@ -234,6 +236,7 @@ fn name_of(advance: &Advance) -> String {
         Advance::Paced { .. } => "paced".to_owned(),
         Advance::Parked(state) => format!("parked as {state}"),
         Advance::Lost => "lost".to_owned(),
+        Advance::AskStatus => "asks".to_owned(),
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Vault {
     pub(crate) clock: ManualClock,
     pub(crate) organisation: OrganisationId,
     pub(crate) actor: Actor,
-    _folder: TempDir,
+    folder: TempDir,
     connections: Mutex<HashMap<String, ConnectionRef>>,
     digests: Mutex<u64>,
 }
@@ -88,10 +88,22 @@ impl Vault {
             clock,
             organisation: organisation.id,
             actor,
-            _folder: folder,
+            folder,
             connections: Mutex::default(),
             digests: Mutex::default(),
         }
+    }
+
+    /// The data folder.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Closes the vault, does something to its folder, and opens it again.
+    pub(crate) async fn reopen(&mut self, meanwhile: impl FnOnce(&Path)) {
+        self.escrow.close().await;
+        meanwhile(self.folder.path());
+        self.escrow = open(self.folder.path(), &self.clock, 3).await.unwrap();
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -40,6 +40,9 @@ pub(crate) struct Document {
     /// The unlock that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     unlock: Option<String>,
+    /// The lock that this is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock: Option<String>,
     /// The organisations to choose from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -61,6 +64,7 @@ impl Problem {
             detail: detail.into(),
             hint: None,
             unlock: None,
+            lock: None,
             organisations: Vec::new(),
         }))
     }
@@ -74,6 +78,12 @@ impl Problem {
     /// The unlock that it is about.
     pub(crate) fn unlock(mut self, id: impl Into<String>) -> Self {
         self.0.unlock = Some(id.into());
+        self
+    }
+
+    /// The lock that it is about.
+    pub(crate) fn lock(mut self, id: impl Into<String>) -> Self {
+        self.0.lock = Some(id.into());
         self
     }
 

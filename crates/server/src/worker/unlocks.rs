@@ -92,6 +92,7 @@ impl Unlocks {
                 call_timeout: apple.timeouts.overall.max(app.settings.mdm_timeout),
                 in_flight: all_places,
                 pace: app.settings.pace,
+                enrolment_host: apple.origin.host().to_owned(),
                 apple_host: apple.origin.host().to_owned(),
             },
             places: Arc::new(Semaphore::new(all_places as usize)),
@@ -220,6 +221,7 @@ impl Unlocks {
                     }
                     rest(&*self.app.clock, &self.shutdown, wait).await;
                 }
+                Ok(Advance::AskStatus) => unreachable!("written next"),
                 Ok(Advance::Parked(state)) => {
                     tracing::info!(
                         unlock = lease.operation(),

@@ -1,5 +1,7 @@
 //! Leases, crashes, late answers: who may call, and what becomes of a call nobody waits for any more.
 
+use escrow::operations::LiveElsewhere;
+
 use super::*;
 
 #[tokio::test]
@@ -280,7 +282,10 @@ async fn r16_one_live_unlock_a_serial_over_all_organisations() {
         .await
         .unwrap();
     assert!(
-        matches!(asked, Enqueued::LiveElsewhere { id: None }),
+        matches!(
+            asked,
+            Enqueued::LiveElsewhere(LiveElsewhere { id: None, .. })
+        ),
         "whose it is stays with that organisation"
     );
     desk.work(|_| Outcome::Refused).await;
@@ -310,7 +315,9 @@ async fn t33_a_second_operator_is_told_of_the_first_ones_unlock_and_sees_its_res
         operations.enqueue(&permit, desk.wish(SERIAL)),
     );
     for asked in [one.unwrap(), two.unwrap()] {
-        assert!(matches!(asked, Enqueued::LiveElsewhere { id: Some(live) } if live == id));
+        assert!(
+            matches!(asked, Enqueued::LiveElsewhere(LiveElsewhere { id: Some(live), .. }) if live == id)
+        );
     }
     assert!(matches!(desk.ask(desk.wish(SERIAL)).await, Enqueued::Same(view) if view.id == id));
     assert_eq!(desk.work(|_| Outcome::Unlocked).await.len(), 1);

@@ -46,6 +46,10 @@ async fn may_be_live(desk: &Desk, code: &str) {
     desk.add_code(SERIAL, code, CodeKind::Server).await;
     let codes = desk.device(SERIAL).await.codes;
     let id = &codes.last().unwrap().id.0;
+    let lost = "INSERT INTO lock_calls (organisation, id, serial, position, code, credential, recipient, lease_number, \
+                began_at, lost_at) SELECT organisation, 'a lost call', serial, 1, id, '', '', 0, created_at, created_at \
+                FROM codes WHERE id = $1";
+    tamper(desk, lost, id).await;
     let sql = "UPDATE codes SET lock_state = 'unknown' WHERE id = $1";
     tamper(desk, sql, id).await;
 }

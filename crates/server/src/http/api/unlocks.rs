@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use escrow::operations::{
-    AttemptView, Cancelled, Enqueued, Key, NewUnlock, OperationView, Resumed,
+    AttemptView, Cancelled, Enqueued, Key, Kind, LiveElsewhere, NewUnlock, OperationView, Resumed,
 };
 use escrow::permit::{OrganisationId, Permission, Permit, Read, Unlock as UnlockRight};
 use serde::{Deserialize, Serialize};
@@ -328,7 +328,7 @@ pub(super) async fn request(
     };
     match app.escrow.operations().enqueue(&permit, new).await? {
         Enqueued::New(unlock) | Enqueued::Same(unlock) => Ok(accepted(unlock)),
-        Enqueued::LiveElsewhere { id } => Err(in_progress(id)),
+        Enqueued::LiveElsewhere(live) => Err(in_progress(live)),
         Enqueued::KeyReused => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency-key-reused",
@@ -369,17 +369,26 @@ fn accepted(unlock: OperationView) -> Response {
         .into_response()
 }
 
-fn in_progress(id: Option<String>) -> Problem {
+/// Another operation of the device is in the way: it has one at a time.
+pub(super) fn in_progress(live: LiveElsewhere) -> Problem {
+    let (name, title) = match live.kind {
+        Kind::Unlock => (
+            "unlock-in-progress",
+            "An unlock of this device is under way",
+        ),
+        Kind::Lock => ("lock-in-progress", "A lock of this device is under way"),
+    };
     let problem = Problem::new(
         StatusCode::CONFLICT,
-        "unlock-in-progress",
-        "An unlock of this device is under way",
-        "Somebody else asked for it, and a device has one at a time.",
+        name,
+        title,
+        "It was asked for before, and a device has one unlock or lock at a time.",
     )
     .hint("Wait for it to end, or agree with whoever asked for it.");
-    match id {
-        Some(id) => problem.unlock(id),
-        None => problem,
+    match (live.kind, live.id) {
+        (Kind::Unlock, Some(id)) => problem.unlock(id),
+        (Kind::Lock, Some(id)) => problem.lock(id),
+        (_, None) => problem,
     }
 }
 
@@ -530,7 +539,7 @@ pub(super) async fn resume(
         )
         .hint("If it has ended, ask for a new unlock of the device.")
         .unlock(id)),
-        Resumed::LiveElsewhere { id } => Err(in_progress(id)),
+        Resumed::LiveElsewhere(live) => Err(in_progress(live)),
         Resumed::NoProductType => Err(no_product_type()),
         Resumed::Unknown => Err(unknown()),
     }

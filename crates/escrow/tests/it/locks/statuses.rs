@@ -1,0 +1,134 @@
+//! Apple's own status: kept as it came, read again until it agrees, and otherwise seldom (T31).
+
+use activation_lock::lock::{AppleStatus, LockType};
+use escrow::lock_statuses::Expected;
+
+use super::*;
+
+impl Desk {
+    async fn status(&self) -> escrow::lock_statuses::StatusView {
+        self.device(SERIAL).await.status
+    }
+
+    async fn due(&self) -> usize {
+        self.escrow.lock_statuses().due(10).await.unwrap().0.len()
+    }
+}
+
+#[tokio::test]
+async fn t31_what_nobody_described_is_kept_as_it_came_and_concluded_from_in_nothing() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    let odd = AppleStatus {
+        is_locked: Some(true),
+        lock_type: Some(LockType::from_text("LOST_MODE")),
+    };
+    let more = Some("{\"lockedBy\":\"x\"}".to_owned());
+    let reading = StatusReading::Said {
+        status: odd.clone(),
+        more: more.clone(),
+    };
+    desk.read(reading).await;
+    let last = desk.status().await.last.unwrap();
+    assert_eq!((last.status, last.more), (odd, more));
+    assert_eq!(desk.standing().await, (OurLock::None, Evidence::Nothing));
+    desk.read(StatusReading::Problem("internal_state")).await;
+    let status = desk.status().await;
+    assert_eq!(status.problem.as_deref(), Some("internal_state"));
+    assert!(status.last.is_some(), "a problem takes nothing away");
+    assert_eq!(
+        desk.standing().await.0,
+        OurLock::None,
+        "and it is not \"unlocked\""
+    );
+}
+
+#[tokio::test]
+async fn t31_the_same_status_again_is_one_entry_with_two_times() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    desk.apple_says(true, LockType::User).await;
+    let first = desk.status().await.last.unwrap();
+    desk.clock.advance(DAY);
+    desk.apple_says(true, LockType::User).await;
+    let second = desk.status().await.last.unwrap();
+    assert_eq!(first.first_at, second.first_at);
+    assert!(second.last_at > first.last_at);
+    desk.apple_says(false, LockType::None).await;
+    let changes = desk.device(SERIAL).await.timeline;
+    let said: Vec<&str> = changes
+        .iter()
+        .filter(|line| line.what == "status.changed")
+        .map(|line| line.details.as_str())
+        .collect();
+    assert_eq!(said, ["Apple says NONE", "Apple says USER"]);
+}
+
+#[tokio::test]
+async fn after_a_lock_the_status_is_read_until_it_agrees() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    desk.apple_says(false, LockType::None).await;
+    assert_eq!(desk.due().await, 0);
+    desk.lock_answered(LockOutcome::Locked).await;
+    assert_eq!(desk.due().await, 0, "Apple needs a moment");
+    desk.clock.advance(Duration::from_secs(60));
+    assert_eq!(desk.due().await, 1);
+    desk.apple_says(false, LockType::None).await;
+    let status = desk.status().await;
+    assert_eq!(
+        status.expected.map(|(expected, _)| expected),
+        Some(Expected::Locked)
+    );
+    assert_eq!(
+        desk.standing().await.0,
+        OurLock::Confirmed,
+        "a late status takes nothing back"
+    );
+    desk.clock.advance(Duration::from_secs(61));
+    assert_eq!(desk.due().await, 1, "it is read again soon");
+    desk.apple_says(true, LockType::Mdm).await;
+    assert_eq!(desk.status().await.expected, None);
+    assert_eq!(desk.due().await, 0);
+    desk.clock.advance(31 * DAY);
+    assert_eq!(desk.due().await, 1, "and otherwise once in a long while");
+}
+
+#[tokio::test]
+async fn a_status_that_never_agrees_is_believed_after_a_time_and_put_on_record() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    desk.lock_answered(LockOutcome::Locked).await;
+    desk.clock.advance(Duration::from_secs(60));
+    desk.apple_says(false, LockType::None).await;
+    desk.clock.advance(StatusSettings::default().settles_in);
+    desk.apple_says(false, LockType::None).await;
+    assert_eq!(desk.status().await.expected, None);
+    assert_eq!(desk.standing().await, (OurLock::None, Evidence::Status));
+    let rows = audit_texts(&desk).await;
+    assert!(
+        rows.iter()
+            .any(|row| row.contains("\"result\":\"disagrees\""))
+    );
+    assert_eq!(desk.server_codes().await.len(), 1);
+}
+
+#[tokio::test]
+async fn without_an_account_nothing_is_due() {
+    let desk = Desk::new().await;
+    assert_eq!(desk.due().await, 0);
+    assert!(!desk.status().await.can_be_asked);
+    desk.account().await;
+    assert!(desk.status().await.can_be_asked);
+    assert_eq!(desk.due().await, 1);
+    let account = desk.escrow.business_apis().all().await.unwrap().remove(0);
+    let later = desk.now().plus(Duration::from_secs(30));
+    let problem = Some("too many requests".to_owned());
+    desk.escrow
+        .business_apis()
+        .note(&account, problem, Some(later))
+        .await
+        .unwrap();
+    let (due, next) = desk.escrow.lock_statuses().due(10).await.unwrap();
+    assert_eq!((due.len(), next), (0, Some(later)));
+}

@@ -1,0 +1,124 @@
+//! Server tokens: which is used, what is wrong with them, and what goes on when that is mended (T6, T10).
+
+use super::*;
+
+#[tokio::test]
+async fn t10_an_expired_token_is_not_used_and_a_renewed_one_lets_the_lock_go_on() {
+    let desk = Desk::new().await;
+    desk.clock.advance(300 * DAY);
+    let id = desk.lock(SERIAL).await;
+    let mut lease = desk.claim().await;
+    assert!(matches!(
+        desk.advance(&mut lease).await,
+        Advance::Parked(StateName::Waiting)
+    ));
+    assert_eq!(
+        desk.view(&id).await.details.waits_for,
+        Some(WaitReason::NoCredential)
+    );
+    let renewed = put_token(&desk, "main").await;
+    assert_eq!(
+        (renewed.id.as_str(), renewed.version),
+        (desk.token.id.as_str(), 2)
+    );
+    let begun = desk.begin().await;
+    assert_eq!(begun.via.version, 2);
+    desk.finish(&begun, LockOutcome::Locked).await;
+    assert_eq!(desk.view(&id).await.state, StateName::Locked);
+}
+
+#[tokio::test]
+async fn t6_terms_that_are_not_signed_are_shown_and_the_lock_goes_on_once_they_are() {
+    let desk = Desk::new().await;
+    let (id, hash) = desk.lock_answered(LockOutcome::TermsNotSigned).await;
+    assert_eq!(
+        desk.view(&id).await.details.waits_for,
+        Some(WaitReason::TermsNotSigned)
+    );
+    let permit = desk.permit("tokens").await;
+    let tokens = desk.escrow.server_tokens();
+    let shown = tokens.list(&permit).await.unwrap().remove(0);
+    assert_eq!(
+        shown.problem.map(|(problem, _)| problem),
+        Some(Problem::TermsNotSigned)
+    );
+    desk.clock.advance(Duration::from_secs(30 * 60));
+    let nothing = desk.escrow.operations().claim(&settings()).await.unwrap();
+    assert!(
+        matches!(nothing, Claim::Nothing { .. }),
+        "it is not tried until it is mended"
+    );
+    tokens.note(&shown, None).await.unwrap();
+    assert_eq!(tokens.list(&permit).await.unwrap()[0].problem, None);
+    let begun = desk.begin().await;
+    assert!(begun.escrow_key == hash);
+    desk.finish(&begun, LockOutcome::Locked).await;
+    assert_eq!(desk.view(&id).await.state, StateName::Locked);
+}
+
+#[tokio::test]
+async fn a_token_and_a_key_are_sealed_named_and_removed() {
+    let desk = Desk::new().await;
+    let permit = desk.permit("tokens").await;
+    let tokens = desk.escrow.server_tokens();
+    let may = desk.permit("tokens").await;
+    let key = tokens
+        .add_key(&may, "certificate".to_owned(), "private".to_owned().into())
+        .await
+        .unwrap();
+    let opened = tokens.open_keys(&may).await.unwrap();
+    assert_eq!(opened.len(), 1);
+    assert!(opened[0].private_key.as_str() == "private");
+    assert_eq!(tokens.keys(&permit).await.unwrap(), vec![key.clone()]);
+    let new = NewServerToken {
+        name: "main".to_owned(),
+        access: Access::Apple {
+            json: "{\"a\":1}".to_owned().into(),
+            expires_at: desk.now().plus(DAY),
+            key: Some(key.id),
+        },
+    };
+    let kept = tokens.put(&may, new).await.unwrap();
+    assert!(tokens.keys(&permit).await.unwrap()[0].used_at.is_some());
+    let open = tokens
+        .open(&desk.organisation, &kept.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(open.secret.as_str() == "{\"a\":1}");
+    assert!(tokens.remove(&may, "main").await.unwrap());
+    assert!(!tokens.remove(&may, "main").await.unwrap());
+    assert!(
+        tokens
+            .open(&desk.organisation, &kept.id)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(tokens.list(&permit).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn r5_the_list_of_another_server_is_read_whole() {
+    let desk = Desk::new().await;
+    let tokens = desk.escrow.server_tokens();
+    tokens
+        .learn(&desk.token, Some("one"), Some("Server"), Some("School"))
+        .await
+        .unwrap();
+    let permit = desk.permit("tokens").await;
+    let shown = tokens.list(&permit).await.unwrap().remove(0);
+    assert_eq!(shown.server_name.as_deref(), Some("Server"));
+    desk.listed_whole(&["C02XL0GTJGH5"]).await;
+    assert!(desk.reads_changes().await);
+    tokens
+        .learn(&desk.token, Some("one"), None, None)
+        .await
+        .unwrap();
+    assert!(desk.reads_changes().await);
+    tokens
+        .learn(&desk.token, Some("two"), None, None)
+        .await
+        .unwrap();
+    assert!(!desk.reads_changes().await);
+}
