@@ -11,47 +11,48 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use axum::body::Body;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use rustls::{ServerConfig, pki_types::UnixTime, server::danger::ClientCertVerifier};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-pub(crate) use self::fault::Wait;
-use self::{
-    fault::{Act, Faults, OddBody},
-    locks::{Found, Locks},
-    request::{Malformed, Seen, UnlockRequest},
-};
 pub use self::{
-    fault::{Fault, Gate},
     locks::{AppleDevice, IdentityCheck, LockKind, LockRefused},
     tls::TlsVersions,
 };
+use self::{
+    locks::{Found, Locks},
+    request::{Malformed, Seen, UnlockRequest},
+};
 use crate::{
     AuthorityError, Journal, Now, PushCertificate, PushCertificateOptions, StartError,
+    answer::{self, Truth},
     authority::{self, Authority},
     code::{Accepts, CodeHash, fingerprint},
+    fault::Queue,
     listener::{Connection, Hangup, Listener, Speaker},
+};
+pub use crate::{
+    answer::Answered,
+    fault::{Fault, Gate},
 };
 
 pub mod control;
-mod fault;
 mod locks;
 mod request;
-mod tls;
+pub(crate) mod tls;
 
 /// The path of the unlock call.
 pub const PATH: &str = "/deviceservicesworkers/escrowKeyUnlock";
 
 /// The largest request body that is read, in bytes.
 const LARGEST_BODY: usize = 64 * 1024;
-/// The size of [`Fault::huge_body`], in bytes.
-const HUGE: usize = 5 * 1024 * 1024;
 
 /// Where a client certificate is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,20 +98,6 @@ impl Default for AppleOptions {
             journal: 100_000,
         }
     }
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answered {
-    /// Nothing yet: it is held back.
-    Pending,
-    /// This status.
-    Status(u16),
-    /// Bytes that are no HTTP.
-    Garbage,
-    /// The connection was closed without an answer.
-    HungUp,
 }
 
 /// One request, as the journal has it. The code itself is never in it.
@@ -173,7 +160,7 @@ struct Shared {
     verifier: Arc<dyn ClientCertVerifier>,
     settings: Mutex<Settings>,
     locks: Mutex<Locks>,
-    faults: Mutex<Faults>,
+    faults: Mutex<Queue<Fault>>,
     calls: Journal<UnlockCall>,
     refused: Journal<RefusedHandshake>,
     connections: AtomicU64,
@@ -281,7 +268,7 @@ impl Apple {
             Some(hash) => Accepts::Hash(hash),
             None => Accepts::from_text(code_text),
         };
-        self.shared.locks().lock(serial, LockKind::User, accepts)
+        self.lock(serial, LockKind::User, accepts)
     }
 
     /// The organisation turns the lock on with the hash of its code.
@@ -290,19 +277,40 @@ impl Apple {
     ///
     /// When a lock is on already, or the device is unknown.
     pub fn org_lock(&self, serial: &str, hash: CodeHash) -> Result<(), LockRefused> {
-        self.shared
-            .locks()
-            .lock(serial, LockKind::Mdm, Accepts::Hash(hash))
+        self.lock(serial, LockKind::Mdm, Accepts::Hash(hash))
+    }
+
+    /// Turns a lock on, unless one is on.
+    pub(crate) fn lock(
+        &self,
+        serial: &str,
+        kind: LockKind,
+        accepts: Accepts,
+    ) -> Result<(), LockRefused> {
+        let now = self.shared.now.get();
+        self.shared.locks().lock(serial, kind, accepts, now)
     }
 
     /// The lock goes off without us: the person enters the password, or somebody uses the portal.
     pub fn clear_lock(&self, serial: &str) {
-        self.shared.locks().clear(serial);
+        self.shared.locks().clear(serial, self.shared.now.get());
     }
 
     /// Whose lock is on; none when it is off or the device is unknown.
     pub fn lock_state(&self, serial: &str) -> Option<LockKind> {
         self.shared.locks().lock_of(serial)
+    }
+
+    /// Whose lock was on so long ago.
+    pub(crate) fn lock_state_before(&self, serial: &str, ago: Duration) -> Option<LockKind> {
+        let ago = time::Duration::try_from(ago).unwrap_or(time::Duration::MAX);
+        let at = self.shared.now.get().saturating_sub(ago);
+        self.shared.locks().lock_at(serial, at)
+    }
+
+    /// What certifies the other services of this Apple too.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.shared.authority
     }
 
     /// Queues a fault.
@@ -406,7 +414,7 @@ impl Shared {
         self.locks.lock().expect("no holder of this lock panics")
     }
 
-    fn faults(&self) -> MutexGuard<'_, Faults> {
+    fn faults(&self) -> MutexGuard<'_, Queue<Fault>> {
         self.faults.lock().expect("no holder of this lock panics")
     }
 
@@ -433,7 +441,7 @@ impl Shared {
             return Some((401, "no client certificate".to_owned()));
         };
         let seconds = u64::try_from(self.now.get().unix_timestamp()).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let refused = self.verifier.verify_client_cert(leaf, chain, now).err()?;
         Some((403, format!("client certificate refused: {refused}")))
     }
@@ -457,8 +465,8 @@ impl Shared {
             let settings = self.settings();
             (settings.when_not_locked, settings.identity)
         };
-        let (status, unlocked, why) = match self.locks().try_code(&request, hash, identity, commit)
-        {
+        let at = commit.then(|| self.now.get());
+        let (status, unlocked, why) = match self.locks().try_code(&request, hash, identity, at) {
             Found::Opened => (200, commit, "the code fits"),
             Found::NotLocked => (when_not_locked, false, "not locked"),
             Found::WrongCode => (404, false, "the code does not fit"),
@@ -519,7 +527,9 @@ impl Speaker for Service {
             .map(authority::subject_of)
             .unwrap_or_default();
         let serial = seen.query.get("serial").cloned();
-        let fault = shared.faults().take(serial.as_deref());
+        let fault = shared
+            .faults()
+            .take(|fault| fault.fits(parts.uri.path(), serial.as_deref()));
         let number = shared.calls.add(|number| UnlockCall {
             number,
             at: shared.now.get(),
@@ -559,84 +569,21 @@ async fn work(
     escrow_key: Option<String>,
     fault: Option<Fault>,
 ) -> Result<Response<Body>, Hangup> {
-    let (before, after, commits, act) = match fault {
-        Some(fault) => (fault.before, fault.after, fault.commits, fault.act),
-        None => (None, None, true, Act::Truth),
-    };
-    if let Some(wait) = before {
-        wait.pass().await;
-    }
-    let (status, unlocked, note) = shared.judge(&connection, request, commits);
+    let fault = fault.unwrap_or_else(Fault::none);
+    fault.hold_before().await;
+    let (status, unlocked, note) = shared.judge(&connection, request, fault.commits());
     shared.calls.amend(number, |call| call.unlocked = unlocked);
-    if let Some(wait) = after {
-        wait.pass().await;
-    }
-
-    let mut answer = Response::builder();
-    let mut answered = Answered::Status(status);
-    let body = match act {
-        Act::Truth => text_for(status, &note).into_bytes(),
-        Act::Body(OddBody::Empty) => Vec::new(),
-        Act::Body(OddBody::Xml) => xml(status),
-        Act::Body(OddBody::Huge) => vec![b'x'; HUGE],
-        Act::Status {
-            status,
-            retry_after,
-            location,
-            body,
-        } => {
-            answered = Answered::Status(status);
-            if let Some(value) = retry_after {
-                answer = answer.header(header::RETRY_AFTER, value);
-            }
-            if let Some(url) = location {
-                answer = answer.header(header::LOCATION, url);
-            }
-            body.unwrap_or_else(|| format!("the fake was told to answer {status}").into_bytes())
-        }
-        Act::Echo(status) => {
-            answered = Answered::Status(status);
-            echo(escrow_key.as_deref().unwrap_or_default())
-        }
-        Act::HangUp => {
-            answered = Answered::HungUp;
-            Vec::new()
-        }
-        Act::Garbage => {
-            answered = Answered::Garbage;
-            connection.write_instead(b"\x16\x03 this is no HTTP at all\r\n\r\n\0\0\0");
-            Vec::new()
-        }
+    fault.hold_after().await;
+    let truth = Truth {
+        status,
+        headers: Vec::new(),
+        body: text_for(status, &note).into_bytes(),
     };
+    let secret = escrow_key.unwrap_or_default();
+    let (answered, answer) = fault.answer(truth, &secret, answer::told, &connection);
     shared.calls.amend(number, |call| {
         call.answered = answered;
         call.note = note;
     });
-    match answered {
-        Answered::HungUp => Err(Hangup),
-        Answered::Status(status) => answer
-            .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-            .body(Body::from(body))
-            .map_err(|_| Hangup),
-        Answered::Garbage | Answered::Pending => Ok(Response::new(Body::from(body))),
-    }
-}
-
-fn xml(status: u16) -> Vec<u8> {
-    format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response version=\"1\"><code>{status}</code><message>from the fake</message></Response>\n"
-    )
-    .into_bytes()
-}
-
-/// The code, in the encodings a careless server may repeat it in.
-fn echo(code: &str) -> Vec<u8> {
-    use base64::Engine;
-    let form: String = form_urlencoded::byte_serialize(code.as_bytes()).collect();
-    let bare = code.replace('-', "");
-    let base64 = base64::engine::general_purpose::STANDARD.encode(code);
-    let hex = data_encoding::HEXLOWER.encode(code.as_bytes());
-    let json = serde_json::Value::from(code);
-    let lower = code.to_ascii_lowercase();
-    format!("escrowKey={form}&plain={code}&bare={bare}&lower={lower}&base64={base64}&hex={hex}&json={json}").into_bytes()
+    answer
 }

@@ -182,6 +182,13 @@ impl Authority {
         Ok((vec![leaf.der().clone()], key))
     }
 
+    /// What a service makes its tokens from: the randomness of a key made anew, which nobody else has.
+    pub(crate) fn seed(&self) -> Result<[u8; 32], AuthorityError> {
+        use sha2::Digest;
+        let key = KeyPair::generate()?;
+        Ok(sha2::Sha256::digest(key.serialized_der()).into())
+    }
+
     pub(crate) fn issue(
         &self,
         wanted: &PushCertificateOptions,

@@ -123,6 +123,8 @@ pub(crate) enum Accepts {
     Hash(CodeHash),
     /// Exactly this text, which is no canonical code.
     Text(String),
+    /// No code at all: it is the lock of the person who made the server's entry in the portal (contract sheet 2.3).
+    Nothing,
 }
 
 impl Accepts {
@@ -139,6 +141,7 @@ impl Accepts {
         match self {
             Self::Hash(hash) => Code::parse(text).is_some_and(|code| code.hash() == *hash),
             Self::Text(accepted) => accepted == text,
+            Self::Nothing => false,
         }
     }
 }

@@ -46,11 +46,15 @@ use std::net::SocketAddr;
 
 use time::OffsetDateTime;
 
+mod answer;
 pub mod apple;
 mod authority;
 mod clock;
 mod code;
+mod cursor;
+pub mod dep;
 pub mod devices;
+mod fault;
 mod http_client;
 mod journal;
 mod listener;
@@ -59,11 +63,13 @@ mod plists;
 pub mod world;
 
 pub use self::{
-    apple::{Apple, AppleDevice, AppleOptions, Fault, Gate, LockKind, LockRefused},
+    apple::{Apple, AppleDevice, AppleOptions, LockKind, LockRefused},
     authority::{AuthorityError, Issuer, Key, PushCertificate, PushCertificateOptions},
     clock::Now,
     code::{Code, CodeHash, fingerprint},
+    dep::{Dep, DepDevice, DepFault, DepOptions, DepToken},
     devices::{Device, DeviceSpec, Kind, SlotOrder, Udid},
+    fault::{Fault, Gate},
     journal::{Journal, PATIENCE},
     nanomdm::{ApiFault, NanoMdm, NanoMdmOptions, Webhook, WebhookFault},
     world::{Story, World, WorldOptions},

@@ -15,16 +15,14 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use self::{
-    fault::Queue,
-    webhook::{Event, Webhooks},
-};
+use self::webhook::{Event, Webhooks};
 pub use self::{
     fault::{ApiFault, WebhookFault},
     webhook::{Delivery, Webhook, WebhookForm, WebhookSent},
 };
 use crate::{
     Journal, Now, PushCertificate, StartError,
+    fault::Queue,
     listener::Listener,
     plists::{self, text, to_xml},
 };

@@ -1,8 +1,9 @@
 //! Apple's table of devices and their locks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 use super::request::UnlockRequest;
 use crate::code::{Accepts, Code, CodeHash};
@@ -60,7 +61,23 @@ pub enum LockRefused {
 struct Row {
     device: AppleDevice,
     lock: Option<(LockKind, Accepts)>,
+    /// When the lock went on or off, newest last: for whoever answers from an old copy of this table.
+    changes: VecDeque<(OffsetDateTime, Option<LockKind>)>,
 }
+
+impl Row {
+    fn set(&mut self, lock: Option<(LockKind, Accepts)>, at: OffsetDateTime) {
+        if self.changes.len() == CHANGES {
+            self.changes.pop_front();
+        }
+        self.changes
+            .push_back((at, lock.as_ref().map(|(kind, _)| *kind)));
+        self.lock = lock;
+    }
+}
+
+/// How many changes of each lock are remembered.
+const CHANGES: usize = 100;
 
 /// What a look at the table gave.
 pub(super) enum Found {
@@ -87,8 +104,12 @@ impl Locks {
         match self.rows.get_mut(&device.serial) {
             Some(row) => row.device = device,
             None => {
-                self.rows
-                    .insert(device.serial.clone(), Row { device, lock: None });
+                let row = Row {
+                    device,
+                    lock: None,
+                    changes: VecDeque::new(),
+                };
+                self.rows.insert(row.device.serial.clone(), row);
             }
         }
     }
@@ -101,12 +122,20 @@ impl Locks {
         self.rows.get(serial)?.lock.as_ref().map(|(kind, _)| *kind)
     }
 
+    /// Whose lock was on at that time, as far as is remembered.
+    pub(super) fn lock_at(&self, serial: &str, at: OffsetDateTime) -> Option<LockKind> {
+        let changes = &self.rows.get(serial)?.changes;
+        let last = changes.iter().rev().find(|(changed, _)| *changed <= at)?;
+        last.1
+    }
+
     /// Turns a lock on, unless one is on.
     pub(super) fn lock(
         &mut self,
         serial: &str,
         kind: LockKind,
         accepts: Accepts,
+        at: OffsetDateTime,
     ) -> Result<(), LockRefused> {
         let row = self
             .rows
@@ -115,14 +144,14 @@ impl Locks {
         if let Some((first, _)) = &row.lock {
             return Err(LockRefused::AlreadyLocked(*first));
         }
-        row.lock = Some((kind, accepts));
+        row.set(Some((kind, accepts)), at);
         Ok(())
     }
 
     /// The person enters the password, or the portal turns the lock off.
-    pub(super) fn clear(&mut self, serial: &str) {
+    pub(super) fn clear(&mut self, serial: &str, at: OffsetDateTime) {
         if let Some(row) = self.rows.get_mut(serial) {
-            row.lock = None;
+            row.set(None, at);
         }
     }
 
@@ -137,13 +166,14 @@ impl Locks {
         self.hashes.insert(text.to_owned(), hash);
     }
 
-    /// Looks at the lock; opens it when the code fits and `commit` says so. `hash` is that of the request's code, if it is one.
+    /// Looks at the lock; opens it when the code fits and there is a time to `commit` at. `hash` is that of the request's
+    /// code, if it is one.
     pub(super) fn try_code(
         &mut self,
         request: &UnlockRequest,
         hash: Option<CodeHash>,
         identity: IdentityCheck,
-        commit: bool,
+        commit: Option<OffsetDateTime>,
     ) -> Found {
         let Some(row) = self.rows.get_mut(&request.serial) else {
             return Found::UnknownDevice;
@@ -154,13 +184,13 @@ impl Locks {
         let fits = match &row.lock {
             None => return Found::NotLocked,
             Some((_, Accepts::Hash(accepted))) => hash.is_some_and(|hash| hash == *accepted),
-            Some((_, text @ Accepts::Text(_))) => text.opens_with(&request.escrow_key),
+            Some((_, other)) => other.opens_with(&request.escrow_key),
         };
         if !fits {
             return Found::WrongCode;
         }
-        if commit {
-            row.lock = None;
+        if let Some(at) = commit {
+            row.set(None, at);
         }
         Found::Opened
     }

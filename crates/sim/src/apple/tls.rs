@@ -65,6 +65,20 @@ pub(super) fn config(
     Ok(Arc::new(config))
 }
 
+/// For the services of Apple's that take no client certificate: TLS 1.2 and 1.3, by the authority of the unlock service.
+pub(crate) fn without_clients(
+    authority: &Authority,
+    now: Now,
+) -> Result<Arc<ServerConfig>, StartError> {
+    let (chain, key) = authority.server(false)?;
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(now))
+        .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// Takes any client certificate, and none; HTTP says 401 or 403 later.
 #[derive(Debug)]
 struct Lenient(Arc<dyn ClientCertVerifier>);

@@ -1,46 +1,8 @@
 //! Faults a test asks of the fake NanoMDM.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use crate::apple::{Gate, Wait};
-
-/// Faults that wait for their occasion, each good for some times.
-pub(super) struct Queue<F>(VecDeque<(F, u32)>);
-
-impl<F> Default for Queue<F> {
-    fn default() -> Self {
-        Self(VecDeque::new())
-    }
-}
-
-/// A fault that says how often it applies.
-pub(super) trait Counted: Clone {
-    fn times(&self) -> u32;
-}
-
-impl<F: Counted> Queue<F> {
-    pub(super) fn push(&mut self, fault: F) {
-        let times = fault.times();
-        if times > 0 {
-            self.0.push_back((fault, times));
-        }
-    }
-
-    pub(super) fn take(&mut self, fits: impl Fn(&F) -> bool) -> Option<F> {
-        let index = self.0.iter().position(|(fault, _)| fits(fault))?;
-        let (fault, times) = &mut self.0[index];
-        *times -= 1;
-        if *times > 0 {
-            Some(fault.clone())
-        } else {
-            self.0.remove(index).map(|(fault, _)| fault)
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-}
+use crate::fault::{Counted, Gate, Wait};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookAct {

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 
 use super::{
     CheckIn, EnrollmentKind, Ids,
-    fault::{Queue, WebhookAct, WebhookFault},
+    fault::{WebhookAct, WebhookFault},
 };
-use crate::{Journal, Now};
+use crate::{Journal, Now, fault::Queue};
 
 /// How long a receiver may take.
 const TIME_OUT: Duration = Duration::from_secs(30);

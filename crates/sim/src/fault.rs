@@ -1,4 +1,4 @@
-//! Faults a test asks of the fake Apple.
+//! Faults a test asks of a fake: one kind for all services of Apple's, and the queue they wait in.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -49,7 +49,7 @@ impl Wait {
 
 /// What a fault does instead of the true answer.
 #[derive(Clone)]
-pub(super) enum Act {
+pub(crate) enum Act {
     /// The true answer.
     Truth,
     HangUp,
@@ -62,34 +62,38 @@ pub(super) enum Act {
     },
     /// The true status with another body.
     Body(OddBody),
-    /// The status, with a body that repeats the code in several encodings.
+    /// The status, with a body that repeats the secret in several encodings.
     Echo(u16),
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum OddBody {
+pub(crate) enum OddBody {
     Empty,
     Xml,
     Huge,
 }
 
-/// Something that goes wrong with the next unlock requests: once, of any device, unless said otherwise. Faults wait in a queue;
-/// each request takes the first that fits it.
+/// Something that goes wrong with the next requests of a service: once, of any path and device, unless said otherwise.
+/// Faults wait in a queue; each request takes the first that fits it.
+///
+/// What a request changes, it changes when it *commits*: a lock goes on or off, a session begins.
 #[derive(Clone)]
 pub struct Fault {
-    pub(super) name: &'static str,
-    pub(super) serial: Option<String>,
-    pub(super) times: u32,
-    pub(super) before: Option<Wait>,
-    pub(super) after: Option<Wait>,
-    pub(super) commits: bool,
-    pub(super) act: Act,
+    pub(crate) name: &'static str,
+    path: Option<String>,
+    serial: Option<String>,
+    times: u32,
+    before: Option<Wait>,
+    after: Option<Wait>,
+    commits: bool,
+    pub(crate) act: Act,
 }
 
 impl Fault {
     fn new(name: &'static str, act: Act) -> Self {
         Self {
             name,
+            path: None,
             serial: None,
             times: 1,
             before: None,
@@ -99,7 +103,12 @@ impl Fault {
         }
     }
 
-    /// The true answer, late by so much. The wait comes before the lock is looked at.
+    /// Nothing goes wrong.
+    pub(crate) fn none() -> Self {
+        Self::new("none", Act::Truth)
+    }
+
+    /// The true answer, late by so much. The wait comes before anything is looked at.
     pub fn delay(how_long: Duration) -> Self {
         Self {
             before: Some(Wait::For(how_long)),
@@ -107,7 +116,8 @@ impl Fault {
         }
     }
 
-    /// The true answer once the gate is open. The lock is looked at (and opened) only then, whether the client still waits or not.
+    /// The true answer once the gate is open. The request is looked at, and commits, only then, whether the client still
+    /// waits or not.
     pub fn hold(gate: &Gate) -> Self {
         Self {
             before: Some(Wait::Until(gate.clone())),
@@ -115,7 +125,7 @@ impl Fault {
         }
     }
 
-    /// The lock is looked at (and opened) at once; the answer comes once the gate is open.
+    /// The request commits at once; the answer comes once the gate is open.
     pub fn hold_after_commit(gate: &Gate) -> Self {
         Self {
             after: Some(Wait::Until(gate.clone())),
@@ -123,7 +133,7 @@ impl Fault {
         }
     }
 
-    /// The connection is closed without an answer, and nothing has happened to the lock.
+    /// The connection is closed without an answer, and nothing has happened.
     pub fn drop_before() -> Self {
         Self {
             commits: false,
@@ -131,12 +141,12 @@ impl Fault {
         }
     }
 
-    /// The lock is opened if the code fits, and the connection is closed without an answer.
+    /// The request commits, and the connection is closed without an answer.
     pub fn drop_after_commit() -> Self {
         Self::new("drop_after_commit", Act::HangUp)
     }
 
-    /// This status, and nothing has happened to the lock.
+    /// This status, and nothing has happened.
     pub fn status(status: u16) -> Self {
         Self {
             commits: false,
@@ -152,7 +162,7 @@ impl Fault {
         }
     }
 
-    /// Bytes that are no HTTP; nothing has happened to the lock.
+    /// Bytes that are no HTTP; nothing has happened.
     pub fn garbage() -> Self {
         Self {
             commits: false,
@@ -175,8 +185,8 @@ impl Fault {
         Self::new("xml_body", Act::Body(OddBody::Xml))
     }
 
-    /// This status with a body that repeats the code, plain and in several encodings, as a careless server would;
-    /// nothing has happened to the lock.
+    /// This status with a body that repeats the secret of the request (a code, a hash, a token), plain and in several
+    /// encodings, as a careless server would; nothing has happened.
     pub fn echo(status: u16) -> Self {
         Self {
             commits: false,
@@ -211,10 +221,17 @@ impl Fault {
         self
     }
 
-    /// The lock is opened if the code fits, although the answer does not say so.
+    /// The request commits, although the answer does not say so.
     #[must_use]
     pub fn committing(mut self) -> Self {
         self.commits = true;
+        self
+    }
+
+    /// Only requests whose path begins so.
+    #[must_use]
+    pub fn on(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
         self
     }
 
@@ -233,33 +250,79 @@ impl Fault {
     }
 }
 
-/// The faults that wait.
-#[derive(Default)]
-pub(super) struct Faults(VecDeque<Fault>);
+impl Fault {
+    /// Whether it goes wrong with a request for this path and device.
+    pub(crate) fn fits(&self, path: &str, serial: Option<&str>) -> bool {
+        self.path
+            .as_deref()
+            .is_none_or(|start| path.starts_with(start))
+            && (self.serial.is_none() || self.serial.as_deref() == serial)
+    }
 
-impl Faults {
-    pub(super) fn push(&mut self, fault: Fault) {
-        if fault.times > 0 {
-            self.0.push_back(fault);
+    /// Whether the request commits.
+    pub(crate) fn commits(&self) -> bool {
+        self.commits
+    }
+
+    /// Holds back what comes before the request is looked at.
+    pub(crate) async fn hold_before(&self) {
+        if let Some(wait) = &self.before {
+            wait.pass().await;
         }
     }
 
-    pub(super) fn take(&mut self, serial: Option<&str>) -> Option<Fault> {
-        let fits = |fault: &Fault| fault.serial.is_none() || fault.serial.as_deref() == serial;
-        let index = self.0.iter().position(fits)?;
-        let fault = &mut self.0[index];
-        fault.times -= 1;
-        if fault.times > 0 {
-            return Some(fault.clone());
+    /// Holds back what comes after the request is looked at: the answer.
+    pub(crate) async fn hold_after(&self) {
+        if let Some(wait) = &self.after {
+            wait.pass().await;
         }
-        self.0.remove(index)
+    }
+}
+
+/// Faults that wait for their occasion, each good for some times.
+pub(crate) struct Queue<F>(VecDeque<(F, u32)>);
+
+impl<F> Default for Queue<F> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+/// A fault that says how often it applies.
+pub(crate) trait Counted: Clone {
+    fn times(&self) -> u32;
+}
+
+impl Counted for Fault {
+    fn times(&self) -> u32 {
+        self.times
+    }
+}
+
+impl<F: Counted> Queue<F> {
+    pub(crate) fn push(&mut self, fault: F) {
+        let times = fault.times();
+        if times > 0 {
+            self.0.push_back((fault, times));
+        }
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn take(&mut self, fits: impl Fn(&F) -> bool) -> Option<F> {
+        let index = self.0.iter().position(|(fault, _)| fits(fault))?;
+        let (fault, times) = &mut self.0[index];
+        *times -= 1;
+        if *times > 0 {
+            Some(fault.clone())
+        } else {
+            self.0.remove(index).map(|(fault, _)| fault)
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.0.len()
     }
 }
