@@ -27,7 +27,11 @@ use rustls::ServerConfig;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-pub use self::{devices::DepDevice, servers::DepToken};
+pub use self::{
+    devices::DepDevice,
+    servers::DepToken,
+    token_file::{TokenFileCipher, TokenFileError, TokenFileOptions},
+};
 use self::{
     request::{Checked, Refusal, Seen, Strictness},
     servers::Servers,
@@ -48,6 +52,7 @@ mod oauth;
 mod request;
 mod servers;
 mod service;
+mod token_file;
 
 /// The largest request body that is read, in bytes.
 const LARGEST_BODY: usize = 1024 * 1024;
@@ -251,6 +256,31 @@ impl Dep {
         let now = self.shared.now.get();
         self.shared
             .with(token, |server| server.token.access_token_expiry = now);
+    }
+
+    /// The token as the portal hands it out, encrypted to this certificate: what a `.p7m` file holds.
+    ///
+    /// # Panics
+    ///
+    /// When the certificate is none in PEM, or its key is not RSA.
+    pub fn token_file(&self, token: &DepToken, certificate_pem: &str) -> Vec<u8> {
+        self.token_file_with(token, certificate_pem, TokenFileOptions::default())
+            .expect("the certificate is one in PEM, and its key is RSA")
+    }
+
+    /// The same, made otherwise.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate is none in PEM, or its key is not RSA.
+    pub fn token_file_with(
+        &self,
+        token: &DepToken,
+        certificate_pem: &str,
+        options: TokenFileOptions,
+    ) -> Result<Vec<u8>, TokenFileError> {
+        let rng = &mut self.shared.servers().rng;
+        token_file::make(token, certificate_pem, options, rng)
     }
 
     /// Assigns a device to the token's server: `added`, or `modified` when it is there already.

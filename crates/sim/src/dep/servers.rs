@@ -101,7 +101,7 @@ impl Server {
 /// All servers.
 pub(super) struct Servers {
     all: Vec<Server>,
-    rng: ChaCha8Rng,
+    pub(super) rng: ChaCha8Rng,
     sessions: u64,
     /// Answers of later lock calls, by serial number.
     pub(super) lock_refusals: HashMap<String, String>,
