@@ -49,12 +49,14 @@ use time::OffsetDateTime;
 mod answer;
 pub mod apple;
 mod authority;
+pub mod business_manager;
 mod clock;
 mod code;
 mod cursor;
 pub mod dep;
 pub mod devices;
 mod fault;
+mod form;
 mod http_client;
 mod journal;
 mod listener;
@@ -65,6 +67,10 @@ pub mod world;
 pub use self::{
     apple::{Apple, AppleDevice, AppleOptions, LockKind, LockRefused},
     authority::{AuthorityError, Issuer, Key, PushCertificate, PushCertificateOptions},
+    business_manager::{
+        AccountKind, ApiAccount, BusinessFault, BusinessManager, BusinessManagerOptions, OrgDevice,
+        StatusAnswer,
+    },
     clock::Now,
     code::{Code, CodeHash, fingerprint},
     dep::{Dep, DepDevice, DepFault, DepOptions, DepToken},

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, Method, Uri, header::CONTENT_TYPE};
+use http::{HeaderMap, Method, Uri};
 
 use super::PATH;
+use crate::form;
 
 const QUERY: [&str; 5] = ["serial", "productType", "imei", "imei2", "meid"];
 const BODY: [&str; 3] = ["orgName", "guid", "escrowKey"];
@@ -49,8 +50,8 @@ pub(super) fn read(
     body: &[u8],
     seen: &mut Seen,
 ) -> Result<UnlockRequest, Malformed> {
-    let query = pairs(uri.query().unwrap_or_default().as_bytes(), "query");
-    let form = pairs(body, "body");
+    let query = form::pairs(uri.query().unwrap_or_default().as_bytes(), "query");
+    let form = form::pairs(body, "body");
     for (key, value) in query.as_deref().unwrap_or_default() {
         // A code in the wrong place stays out of the journal too.
         let value = if QUERY.contains(&key.as_str()) {
@@ -81,9 +82,13 @@ pub(super) fn read(
             why: "only POST is served".to_owned(),
         });
     }
-    form_content_type(headers)?;
-    let mut query = only(query?, "query", &QUERY)?;
-    let mut form = only(form?, "body", &BODY)?;
+    if !form::is_form(headers) {
+        return Err(malformed(
+            "the content type must be application/x-www-form-urlencoded",
+        ));
+    }
+    let mut query = only(query, "query", &QUERY)?;
+    let mut form = only(form, "body", &BODY)?;
     let serial = taken(&mut query, "serial", "query")?;
     let product_type = taken(&mut query, "productType", "query")?;
     let (imei, imei2, meid) = (
@@ -124,96 +129,21 @@ pub(super) fn read(
     })
 }
 
-fn form_content_type(headers: &HeaderMap) -> Result<(), Malformed> {
-    let given = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let (essence, rest) = given.split_once(';').unwrap_or((given, ""));
-    let rest = rest.trim().to_ascii_lowercase();
-    if essence
-        .trim()
-        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        && (rest.is_empty() || rest == "charset=utf-8")
-    {
-        return Ok(());
-    }
-    Err(malformed(
-        "the content type must be application/x-www-form-urlencoded",
-    ))
-}
-
-/// The decoded pairs. Each escape is undone once; what then still looks escaped was escaped twice.
-fn pairs(encoded: &[u8], place: &str) -> Result<Vec<(String, String)>, Malformed> {
-    let encoded =
-        std::str::from_utf8(encoded).map_err(|_| malformed(format!("the {place} is not UTF-8")))?;
-    if encoded.is_empty() {
-        return Ok(Vec::new());
-    }
-    encoded
-        .split('&')
-        .map(|pair| {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| malformed(format!("a part of the {place} has no '='")))?;
-            Ok((decoded(key, place)?, decoded(value, place)?))
-        })
-        .collect()
-}
-
-fn decoded(encoded: &str, place: &str) -> Result<String, Malformed> {
-    if has_escape(encoded, false) {
-        return Err(malformed(format!(
-            "a '%' in the {place} is not followed by two hexadecimal digits"
-        )));
-    }
-    let spaced = encoded.replace('+', " ");
-    let text = percent_encoding::percent_decode_str(&spaced)
-        .decode_utf8()
-        .map_err(|_| malformed(format!("an escape in the {place} is not UTF-8")))?;
-    let twice = has_escape(&text, true) || (place == "query" && text.contains('%'));
-    if twice {
-        Err(malformed(format!("the {place} is escaped twice")))
-    } else {
-        Ok(text.into_owned())
-    }
-}
-
-/// Whether the text has a `%` that begins an escape (`whole`), or one that does not.
-fn has_escape(text: &str, whole: bool) -> bool {
-    text.match_indices('%').any(|(at, _)| {
-        let is_escape = text
-            .as_bytes()
-            .get(at + 1..at + 3)
-            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-        is_escape == whole
-    })
-}
-
+/// The pairs by key, if each is known here and given once.
 fn only(
-    pairs: Vec<(String, String)>,
+    pairs: Result<Vec<(String, String)>, String>,
     place: &str,
     known: &[&str],
 ) -> Result<BTreeMap<String, String>, Malformed> {
-    let mut map = BTreeMap::new();
-    for (key, value) in pairs {
-        if !known.contains(&key.as_str()) {
-            let elsewhere = QUERY.contains(&key.as_str()) || BODY.contains(&key.as_str());
-            let why = if elsewhere {
-                "does not belong in"
-            } else {
-                "is not known in"
-            };
-            return Err(malformed(format!("parameter {key} {why} the {place}")));
-        }
-        if value.is_empty() {
-            return Err(malformed(format!("{key} is empty: leave it out instead")));
-        }
-        if map.insert(key.clone(), value).is_some() {
-            return Err(malformed(format!("{key} is given twice")));
+    let pairs = pairs.map_err(malformed)?;
+    for (key, _) in &pairs {
+        let key = key.as_str();
+        if !known.contains(&key) && (QUERY.contains(&key) || BODY.contains(&key)) {
+            let why = format!("parameter {key} does not belong in the {place}");
+            return Err(malformed(why));
         }
     }
-    Ok(map)
+    form::only(pairs, place, known).map_err(malformed)
 }
 
 fn taken(map: &mut BTreeMap<String, String>, key: &str, place: &str) -> Result<String, Malformed> {

@@ -168,13 +168,12 @@ impl Judge<'_> {
 
     fn place(&self, server: usize, cursor: &str) -> Result<Place, Refusal> {
         let bytes = self.shared.cursors.take(cursor).unwrap_or_default();
-        let (of, generation, given, place) = split_cursor(&bytes)
+        let (_, generation, given, place) = split_cursor(&bytes)
             .filter(|(of, ..)| *of == server as u64)
             .ok_or_else(|| {
                 let why = "the cursor is none that this server was given";
                 refusal(400, "INVALID_CURSOR", why)
             })?;
-        debug_assert_eq!(of, server as u64);
         let age = self.shared.now.get().unix_timestamp() - given;
         if generation < self.servers.cursor_generation
             || age >= self.settings.cursor_lifetime.whole_seconds()
