@@ -29,6 +29,7 @@ use time::OffsetDateTime;
 
 pub use self::{
     devices::DepDevice,
+    nanodep::{NANODEP_USER, NanoDep, NanoDepCall, NanoDepOptions},
     servers::DepToken,
     token_file::{TokenFileCipher, TokenFileError, TokenFileOptions},
 };
@@ -48,6 +49,7 @@ use crate::{
 };
 
 mod devices;
+mod nanodep;
 mod oauth;
 mod request;
 mod servers;

@@ -49,6 +49,7 @@ use time::OffsetDateTime;
 mod answer;
 pub mod apple;
 mod authority;
+mod basic;
 pub mod business_manager;
 mod clock;
 mod code;
@@ -73,7 +74,7 @@ pub use self::{
     },
     clock::Now,
     code::{Code, CodeHash, fingerprint},
-    dep::{Dep, DepDevice, DepFault, DepOptions, DepToken},
+    dep::{Dep, DepDevice, DepFault, DepOptions, DepToken, NanoDep, NanoDepOptions},
     devices::{Device, DeviceSpec, Kind, SlotOrder, Udid},
     fault::{Fault, Gate},
     journal::{Journal, PATIENCE},
@@ -96,6 +97,9 @@ pub enum StartError {
     /// Its certificates.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The client with which it calls others.
+    #[error("the fake's own HTTP client cannot be made: {0}")]
+    Client(String),
     /// Controls are for this machine alone.
     #[error("{0} is not a loopback address: a fake is controlled from its own machine only")]
     NotLoopback(SocketAddr),

@@ -10,7 +10,6 @@ use axum::{
     response::IntoResponse,
     routing::{get, post, put},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{body::Incoming, service::Service};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
@@ -22,7 +21,7 @@ use super::{
     read_command,
 };
 use crate::{
-    http_client,
+    basic, http_client,
     listener::{Connection, Hangup, Speaker},
 };
 
@@ -103,12 +102,7 @@ impl Speaker for Api {
 
 impl Shared {
     fn allows(&self, headers: &HeaderMap) -> bool {
-        let expected = format!("{}:{}", self.flavour.user(), self.state().api_key);
-        headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.strip_prefix("Basic "))
-            .and_then(|credential| STANDARD.decode(credential).ok())
-            .is_some_and(|credential| credential == expected.as_bytes())
+        basic::is(headers, self.flavour.user(), &self.state().api_key)
     }
 }
 
