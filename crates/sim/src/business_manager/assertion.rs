@@ -130,8 +130,13 @@ fn bytes(part: &str, name: &str) -> Result<Vec<u8>, String> {
 }
 
 fn part<T: DeserializeOwned>(part: &str, name: &str) -> Result<T, String> {
+    let json = bytes(part, name)?;
+    // serde would take the values alone, as a list, for an object.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err(format!("the {name} of the assertion is no JSON object"));
+    }
     // A claim that is missing, unknown or given twice is named by serde; values are not.
-    serde_json::from_slice(&bytes(part, name)?).map_err(|error| {
+    serde_json::from_slice(&json).map_err(|error| {
         let told = error.to_string();
         let named = ["missing field", "unknown field", "duplicate field"]
             .iter()

@@ -254,6 +254,10 @@ fn signed(uri: &Uri, headers: &HeaderMap) -> Result<(Signed, String), Refusal> {
 
 /// Reads a JSON body that holds exactly what it may.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    // serde would take the values alone, as a list, for an object.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(malformed("the body is no JSON object"));
+    }
     // serde_json's words would repeat what is wrong, which may be a secret.
     serde_json::from_slice(body).map_err(|error| {
         malformed(format!(

@@ -4,6 +4,12 @@
 
 mod apple;
 mod control;
+mod dep;
+mod dep_client;
+mod dep_devices;
+mod dep_lock;
+mod dep_nanodep;
+mod dep_token_file;
 mod devices;
 mod faults;
 mod nanomdm;
