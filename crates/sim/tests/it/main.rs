@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod apple;
+mod business_client;
+mod business_manager;
 mod control;
 mod dep;
 mod dep_client;
