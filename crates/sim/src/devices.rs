@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use self::kind::Radio;
 pub use self::kind::{DeviceSpec, Kind, SlotOrder};
 use crate::{
-    Apple, AppleDevice, Code, LockRefused, SIM_TOPIC,
+    Apple, AppleDevice, Code, DepDevice, LockRefused, OrgDevice, SIM_TOPIC,
     nanomdm::{CheckIn, EnrollmentKind, Ids, NanoMdm},
     plists::dictionary,
 };
@@ -203,6 +203,18 @@ impl Device {
         state
             .radio
             .apple_device(&state.spec.serial, state.spec.kind)
+    }
+
+    /// What the enrolment service tells of it.
+    pub fn dep_device(&self) -> DepDevice {
+        let state = self.state();
+        state.radio.dep_device(&state.spec)
+    }
+
+    /// What the Business and School Manager API tells of it.
+    pub fn org_device(&self) -> OrgDevice {
+        let state = self.state();
+        state.radio.org_device(&state.spec)
     }
 
     /// The text of the code it has now: for tests that import it, or look for it where it must not be.

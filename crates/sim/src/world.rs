@@ -1,4 +1,7 @@
-//! A whole world for the sandbox: Apple, an MDM, and devices that live.
+//! A whole world for the sandbox: Apple with all its services, an MDM, and devices that live.
+//!
+//! Every device that is supervised belongs to the organisation: it is assigned to the one server of the enrolment service,
+//! and the Business and School Manager API knows it.
 //!
 //! Half of the devices enrolled before anybody listened to the MDM's webhooks, so that only their polls are seen; the
 //! others enrol while somebody listens. A few have a story, see [`Story`].
@@ -14,7 +17,8 @@ use rand_chacha::ChaCha8Rng;
 use tokio::task::JoinHandle;
 
 use crate::{
-    Apple, AppleOptions, Code, Device, DeviceSpec, Kind, Now, PushCertificate, SIM_TOPIC,
+    AccountKind, ApiAccount, Apple, AppleOptions, BusinessManager, BusinessManagerOptions, Code,
+    Dep, DepOptions, DepToken, Device, DeviceSpec, Kind, Now, PushCertificate, SIM_TOPIC,
     SlotOrder, StartError, Udid,
     nanomdm::{AppleEndpoint, Flavour, NanoMdm, NanoMdmOptions, Webhook},
 };
@@ -75,6 +79,10 @@ impl Default for WorldOptions {
 /// A running world; it stops when dropped.
 pub struct World {
     apple: Apple,
+    dep: Dep,
+    dep_token: DepToken,
+    business_manager: BusinessManager,
+    api_account: ApiAccount,
     mdm: NanoMdm,
     push_certificate: PushCertificate,
     cast: Arc<Cast>,
@@ -133,6 +141,16 @@ impl World {
         })
         .await?;
         let push_certificate = apple.push_certificate(SIM_TOPIC);
+        let dep_options = DepOptions {
+            now: options.now.clone(),
+            ..DepOptions::default()
+        };
+        let dep = Dep::start(&apple, dep_options).await?;
+        let api_options = BusinessManagerOptions {
+            now: options.now.clone(),
+            ..BusinessManagerOptions::default()
+        };
+        let business_manager = BusinessManager::start(&apple, api_options).await?;
         let mdm = NanoMdm::start(NanoMdmOptions {
             now: options.now,
             flavour: options.flavour,
@@ -152,11 +170,20 @@ impl World {
             options.devices,
             options.stories,
         ));
+        let dep_token = dep.issue_token("Sim Server");
+        for member in cast.of_the_organisation() {
+            dep.assign(&dep_token, member.device.dep_device());
+            business_manager.add_device(member.device.org_device());
+        }
         cast.enrol_the_old_ones();
         mdm.set_webhook(options.webhook);
         let poll_every = options.poll_every;
         Ok(Self {
             apple,
+            dep,
+            dep_token,
+            api_account: business_manager.issue_account(AccountKind::School),
+            business_manager,
             mdm,
             push_certificate,
             cast,
@@ -168,6 +195,26 @@ impl World {
     /// The fake Apple.
     pub fn apple(&self) -> &Apple {
         &self.apple
+    }
+
+    /// The fake enrolment service.
+    pub fn dep(&self) -> &Dep {
+        &self.dep
+    }
+
+    /// The token of the server to which the organisation's devices are assigned.
+    pub fn dep_token(&self) -> &DepToken {
+        &self.dep_token
+    }
+
+    /// The fake Business and School Manager API.
+    pub fn business_manager(&self) -> &BusinessManager {
+        &self.business_manager
+    }
+
+    /// An account of it; a school's, as the sandbox is a school.
+    pub fn api_account(&self) -> &ApiAccount {
+        &self.api_account
     }
 
     /// The fake MDM.
@@ -261,6 +308,8 @@ impl World {
     pub async fn stop(self) {
         self.still();
         self.mdm.stop().await;
+        self.business_manager.stop().await;
+        self.dep.stop().await;
         self.apple.stop().await;
     }
 }
@@ -321,6 +370,12 @@ impl Cast {
             Story::Ordinary | Story::Erased | Story::WrongFirst => Ok(()),
         };
         done.expect("a device just made is known to Apple and not locked");
+    }
+
+    /// Whom Apple knows as the organisation's own.
+    fn of_the_organisation(&self) -> impl Iterator<Item = &Member> {
+        let supervised = |member: &&Member| member.device.kind().is_supervised();
+        self.members.iter().filter(supervised)
     }
 
     /// Every other device, while nobody listens.

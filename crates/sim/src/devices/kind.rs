@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt};
 
-use crate::{AppleDevice, nanomdm::EnrollmentKind};
+use crate::{AppleDevice, DepDevice, OrgDevice, nanomdm::EnrollmentKind};
 
 /// What a device is, which decides what it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +84,21 @@ impl Kind {
             model,
             device_name,
             build,
+        }
+    }
+
+    /// The name people say, as the enrolment service tells it.
+    fn spoken_model(self) -> &'static str {
+        match self {
+            Self::Iphone | Self::UnsupervisedIphone | Self::UserEnrollment => {
+                "iPhone SE (2nd generation)"
+            }
+            Self::IphoneDualSim => "iPhone 14 Pro Max",
+            Self::IpadWifi | Self::SharedIpad => "iPad Air",
+            Self::IpadCellular => "iPad (10th generation)",
+            Self::Mac => "MacBook Pro (13-inch, M1, 2020)",
+            Self::UnmanageableMac => "MacBook Air (13-inch, 2017)",
+            Self::AppleTv => "Apple TV 4K (3rd generation)",
         }
     }
 
@@ -210,6 +225,33 @@ impl Radio {
             imei2: self.imeis.get(1).cloned(),
             meid: self.meid.clone(),
         }
+    }
+
+    /// The IMEIs as lists without slots have them: in an order that says nothing.
+    fn listed(&self, spec: &DeviceSpec) -> Vec<String> {
+        let mut imeis = self.imeis.clone();
+        if spec.slot_order == SlotOrder::Reversed {
+            imeis.reverse();
+        }
+        imeis
+    }
+
+    pub(super) fn dep_device(&self, spec: &DeviceSpec) -> DepDevice {
+        DepDevice::new(&spec.serial, spec.kind.spoken_model())
+            .with_imeis(self.listed(spec))
+            .with_meids(self.meid.clone())
+    }
+
+    pub(super) fn org_device(&self, spec: &DeviceSpec) -> OrgDevice {
+        let make = spec.kind.make();
+        let device = OrgDevice {
+            device_model: spec.kind.spoken_model().to_owned(),
+            part_number: make.model.to_owned(),
+            ..OrgDevice::new(&spec.serial, make.product_name)
+        };
+        device
+            .with_imeis(self.listed(spec))
+            .with_meids(self.meid.clone())
     }
 }
 

@@ -49,15 +49,7 @@ pub(crate) async fn stage_with(options: BusinessManagerOptions) -> Stage {
     let api = BusinessManager::start(&apple, options).await.unwrap();
     let account = api.issue_account(AccountKind::Business);
     api.add_device(OrgDevice::new(SERIAL, "iPad4,1"));
-    let http = client(&api.ca_pem(), None);
-    Stage {
-        apple,
-        api,
-        account,
-        clock,
-        http,
-        jtis: AtomicU64::new(0),
-    }
+    Stage::at(&apple, &api, &account, clock)
 }
 
 pub(crate) async fn stage() -> Stage {
@@ -86,6 +78,23 @@ pub(crate) fn assertion(account: &ApiAccount, header: &Value, claims: &Value) ->
 pub(crate) type Form = BTreeMap<&'static str, String>;
 
 impl Stage {
+    /// One made of what runs already.
+    pub(crate) fn at(
+        apple: &Apple,
+        api: &BusinessManager,
+        account: &ApiAccount,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            apple: apple.clone(),
+            api: api.clone(),
+            account: account.clone(),
+            clock,
+            http: client(&api.ca_pem(), None),
+            jtis: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn header(&self) -> Value {
         json!({ "alg": "ES256", "kid": self.account.key_id, "typ": "JWT" })
     }
@@ -108,8 +117,16 @@ impl Stage {
                 "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned(),
             ),
             ("client_assertion", assertion),
-            ("scope", "business.api".to_owned()),
+            ("scope", self.scope().to_owned()),
         ])
+    }
+
+    /// The scope that goes with the client's id.
+    fn scope(&self) -> &'static str {
+        match self.account.client_id.starts_with("SCHOOLAPI.") {
+            true => "school.api",
+            false => "business.api",
+        }
     }
 
     pub(crate) fn good_form(&self) -> Form {

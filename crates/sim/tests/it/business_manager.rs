@@ -268,6 +268,7 @@ async fn a_school_account_has_the_schools_scope_and_both_forms_of_one_key() {
     stage.account = stage.api.issue_account(AccountKind::School);
     assert!(stage.account.client_id.starts_with("SCHOOLAPI."));
     let mut form = stage.good_form();
+    form.insert("scope", "business.api".to_owned());
     assert_eq!(stage.refused(&form).await.1, "invalid_scope");
     form.insert("scope", "school.api".to_owned());
     assert_eq!(stage.ask_token(&form).await.status, 200);

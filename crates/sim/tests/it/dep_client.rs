@@ -162,15 +162,7 @@ pub(crate) async fn stage_with(options: DepOptions) -> Stage {
     .unwrap();
     let token = dep.issue_token("Sim Server");
     dep.assign(&token, DepDevice::new(SERIAL, "iPad Air"));
-    let http = client(&dep.ca_pem(), None);
-    Stage {
-        apple,
-        dep,
-        token,
-        clock,
-        http,
-        nonces: AtomicU64::new(0),
-    }
+    Stage::at(&apple, &dep, &token, clock)
 }
 
 pub(crate) async fn stage() -> Stage {
@@ -178,6 +170,18 @@ pub(crate) async fn stage() -> Stage {
 }
 
 impl Stage {
+    /// One made of what runs already.
+    pub(crate) fn at(apple: &Apple, dep: &Dep, token: &DepToken, clock: Clock) -> Self {
+        Self {
+            apple: apple.clone(),
+            dep: dep.clone(),
+            token: token.clone(),
+            clock,
+            http: client(&dep.ca_pem(), None),
+            nonces: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn signing(&self) -> Signing {
         let nonce = self.nonces.fetch_add(1, Ordering::SeqCst);
         Signing {

@@ -2,9 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use sim::{LockKind, Story, World, WorldOptions, nanomdm::Delivery};
+use serde_json::{Value, json};
+use sim::{Code, LockKind, Story, World, WorldOptions, nanomdm::Delivery};
 
-use crate::support::{Receiver, enqueue};
+use crate::{
+    business_client,
+    dep_client::{self, Clock},
+    support::{CODE, Receiver, enqueue},
+};
 
 fn options(devices: usize) -> WorldOptions {
     WorldOptions {
@@ -43,6 +48,69 @@ async fn the_same_seed_makes_the_same_world() {
     .unwrap();
     assert_ne!(one.serials(), other.serials());
     one.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_supervised_belongs_to_the_organisation() {
+    let clock = Clock::new();
+    let world = World::start(WorldOptions {
+        now: clock.now(),
+        ..options(25)
+    })
+    .await
+    .unwrap();
+    let serials = world.serials();
+    let supervised: BTreeSet<String> = serials
+        .iter()
+        .filter(|serial| world.device(serial).unwrap().kind().is_supervised())
+        .cloned()
+        .collect();
+    assert!(supervised.len() < serials.len(), "there are others too");
+    let named = |list: &Value, name: &str| -> BTreeSet<String> {
+        let devices = list.as_array().unwrap().iter();
+        devices
+            .map(|device| device[name].as_str().unwrap().to_owned())
+            .collect()
+    };
+
+    let dep = dep_client::Stage::at(world.apple(), world.dep(), world.dep_token(), clock.clone());
+    let list = dep.call("/server/devices", &json!({})).await.json();
+    assert_eq!(named(&list["devices"], "serial_number"), supervised);
+    let api = business_client::Stage::at(
+        world.apple(),
+        world.business_manager(),
+        world.api_account(),
+        clock,
+    );
+    let list = api.call("/v1/orgDevices").await.json();
+    assert_eq!(named(&list["data"], "id"), supervised);
+
+    // One table of locks: on through the one service, seen through the other, with the identity the device has.
+    let device = world
+        .stories()
+        .remove(&Story::Erased)
+        .expect("this story has a phone with two SIMs");
+    let serial = device.serial();
+    let hash = Code::parse(CODE).unwrap().hash().hex();
+    assert_eq!(dep.lock_status(&serial, &hash).await, "SUCCESS");
+    let path = format!("/v1/orgDevices/{serial}");
+    let status = api.call(&format!("{path}/activationLockStatus")).await;
+    assert_eq!(status.json()["data"]["attributes"]["lockType"], "MDM");
+    let told = api.call(&path).await.json()["data"]["attributes"].clone();
+    let identity = device.identity();
+    assert_eq!(told["productType"], identity.product_type);
+    let told: BTreeSet<&str> = told["imei"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|imei| imei.as_str().unwrap())
+        .collect();
+    let known = [
+        identity.imei.as_deref().unwrap(),
+        identity.imei2.as_deref().unwrap(),
+    ];
+    assert_eq!(told, known.into());
+    world.stop().await;
 }
 
 #[tokio::test]
