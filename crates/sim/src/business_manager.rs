@@ -148,7 +148,7 @@ impl fmt::Debug for ApiAccount {
 
 /// What is answered when a device's lock status is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum StatusAnswer {
     /// What Apple's table says, or said a while ago.
     #[default]
@@ -371,18 +371,16 @@ impl BusinessManager {
     ///
     /// When the account is not one of this service.
     pub fn deny(&self, account: &ApiAccount, denied: bool) {
+        let known = self.deny_client(&account.client_id, denied);
+        assert!(known, "this service did not issue {account:?}");
+    }
+
+    /// The same by the client's id; false when it is unknown.
+    pub(crate) fn deny_client(&self, client_id: &str, denied: bool) -> bool {
         let mut state = self.shared.state();
-        let found = state
-            .accounts
-            .iter_mut()
-            .find(|known| known.client_id == account.client_id);
-        match found {
-            Some(known) => known.denied = denied,
-            None => {
-                drop(state);
-                panic!("this service did not issue {account:?}");
-            }
-        }
+        let mut accounts = state.accounts.iter_mut();
+        let found = accounts.find(|account| account.client_id == client_id);
+        found.map(|account| account.denied = denied).is_some()
     }
 
     /// Queues a fault.

@@ -249,6 +249,14 @@ impl Dep {
         self.shared.servers().issue(server_name, expiry)
     }
 
+    /// The token with this consumer key.
+    pub fn token(&self, consumer_key: &str) -> Option<DepToken> {
+        let mut servers = self.shared.servers();
+        servers
+            .by_key(consumer_key)
+            .map(|server| server.token.clone())
+    }
+
     /// From now on `/session` says 401.
     ///
     /// # Panics

@@ -10,5 +10,6 @@ mod kill;
 mod leaks;
 mod sandbox;
 mod setup;
+mod sim_apple;
 mod support;
 mod tidy;

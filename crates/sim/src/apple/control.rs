@@ -1,19 +1,49 @@
-//! The fake Apple's controls over plain HTTP, for those who do not write Rust. Loopback only.
+//! The controls of the fake Apple and its services over plain HTTP, for those who do not write Rust. Loopback only.
 //!
 //! | request | body | answer |
 //! |---|---|---|
 //! | `POST /devices` | `{"serial","product_type","imei"?,"imei2"?,"meid"?,"lock"?:{"kind":"user"\|"mdm","code"? or "hash"?}}` | 201 the device |
 //! | `GET /devices/{serial}` | | 200 the device with `"lock"`: `"user"`, `"mdm"` or null; 404 |
 //! | `DELETE /devices/{serial}/lock` | | 204: the lock goes off without us |
-//! | `POST /faults` | `{"kind","serial"?,"times"?,"milliseconds"?,"status"?,"retry_after"?,"location"?,"body"?,"committing"?}` | 204 |
+//! | `POST /faults` | `{"kind","path"?,"serial"?,"times"?,"milliseconds"?,"status"?,"retry_after"?,"location"?,"body"?,"committing"?}` | 204 |
 //! | `DELETE /faults` | | 204 |
 //! | `GET /journal` | | 200 the list of [`UnlockCall`](super::UnlockCall)s |
 //! | `POST /push-certificates` | `{"topic"?,"days"?,"issuer"?,"rsa"?}` | 201 `{"topic","certificate_pem","key_pem","not_after"}` |
-//! | `GET /ca.pem` | | 200 the authority a client must trust |
+//! | `GET /ca.pem` | | 200 the authority a client must trust, of all services |
+//!
+//! With an enrolment service:
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /dep/tokens` | `{"server_name"?}` | 201 the token: its server, its four secrets, its end |
+//! | `PATCH /dep/tokens/{consumer_key}` | `{"expired"?,"terms_signed"?,"access_denied"?}` | 204 |
+//! | `POST /dep/tokens/{consumer_key}/file` | `{"certificate_pem","cipher"?,"message_marks"?,"width"?,"crlf"?}` | 201 the `.p7m` file |
+//! | `POST /dep/tokens/{consumer_key}/devices` | a [`DepDevice`](crate::DepDevice), of which only `serial_number` must be there | 204 |
+//! | `DELETE /dep/tokens/{consumer_key}/devices/{serial}` | | 204 |
+//! | `PUT /dep/lock-refusals/{serial}` | `{"response_status"}` | 204: lock calls are answered so |
+//! | `DELETE /dep/lock-refusals/{serial}` | | 204 |
+//! | `POST /dep/expire` | `{"sessions"?,"cursors"?}` | 204: those given so far are good no more |
+//! | `POST /dep/faults`, `DELETE /dep/faults` | as above | 204 |
+//! | `GET /dep/journal` | | 200 the list of [`DepCall`](crate::dep::DepCall)s |
+//!
+//! With a Business and School Manager API:
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `POST /business-manager/accounts` | `{"kind"?}`: `business` or `school` | 201 `{"client_id","key_id","private_key_pem","private_key_sec1_pem"}` |
+//! | `PATCH /business-manager/accounts/{client_id}` | `{"denied"}` | 204 |
+//! | `POST /business-manager/devices` | an [`OrgDevice`](crate::OrgDevice), of which only `serialNumber` must be there | 204 |
+//! | `DELETE /business-manager/devices/{serial}` | | 204 |
+//! | `PUT /business-manager/devices/{serial}/lock-status` | a [`StatusAnswer`](crate::StatusAnswer): `"truth"`, `"missing"`, `{"other":"PARTS"}`, ... | 204 |
+//! | `PUT /business-manager/stale-for` | `{"seconds"}` | 204 |
+//! | `POST /business-manager/expire-tokens` | | 204 |
+//! | `POST /business-manager/faults`, `DELETE /business-manager/faults` | as above | 204 |
+//! | `GET /business-manager/journal` | | 200 the list of [`BusinessCall`](crate::business_manager::BusinessCall)s |
 //!
 //! `kind` of a fault: `delay` (with `milliseconds`), `drop_before`, `drop_after_commit`, `status`, `garbage`, `huge_body`,
-//! `empty_body`, `xml_body`, `echo`. `issuer`: `trusted`, `chain`, `chainless`, `unknown`. `days` may be negative: a
-//! certificate that ended so long ago. Unknown keys are refused.
+//! `empty_body`, `xml_body`, `echo`; `path` is how the path of its requests begins. `issuer`: `trusted`, `chain`, `chainless`,
+//! `unknown`. `days` may be negative: a certificate that ended so long ago. `cipher`: `aes128`, `triple_des`. Unknown keys are
+//! refused.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -32,9 +62,33 @@ use serde_json::json;
 
 use super::{Apple, AppleDevice, Fault, LockKind, LockRefused};
 use crate::{
-    CodeHash, Issuer, Key, PushCertificateOptions, StartError,
+    BusinessManager, CodeHash, Dep, Issuer, Key, PushCertificateOptions, StartError,
     listener::{Connection, Hangup, Listener, Speaker},
 };
+
+mod business_manager;
+mod dep;
+
+/// What is controlled.
+#[derive(Clone)]
+pub struct Controlled {
+    /// The unlock service.
+    pub apple: Apple,
+    /// The enrolment service, if there is one.
+    pub dep: Option<Dep>,
+    /// The Business and School Manager API, if there is one.
+    pub business_manager: Option<BusinessManager>,
+}
+
+impl From<Apple> for Controlled {
+    fn from(apple: Apple) -> Self {
+        Self {
+            apple,
+            dep: None,
+            business_manager: None,
+        }
+    }
+}
 
 /// The running control service; it stops when dropped.
 pub struct Control {
@@ -42,17 +96,21 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts to listen for controls of `apple`.
+    /// Starts to listen for controls of an [`Apple`] alone, or of all that is [`Controlled`].
     ///
     /// # Errors
     ///
     /// When the address is not a loopback address, or cannot be listened at.
-    pub async fn start(apple: Apple, listen: SocketAddr) -> Result<Self, StartError> {
+    pub async fn start(
+        fakes: impl Into<Controlled>,
+        listen: SocketAddr,
+    ) -> Result<Self, StartError> {
         if !listen.ip().is_loopback() {
             return Err(StartError::NotLoopback(listen));
         }
+        let router = Arc::new(router(fakes.into()));
         Ok(Self {
-            listener: Listener::start(listen, Controls(Arc::new(router(apple)))).await?,
+            listener: Listener::start(listen, Controls(router)).await?,
         })
     }
 
@@ -79,8 +137,8 @@ impl Speaker for Controls {
     }
 }
 
-fn router(apple: Apple) -> Router {
-    Router::new()
+fn router(fakes: Controlled) -> Router {
+    let router = Router::new()
         .route("/devices", post(add_device))
         .route("/devices/{serial}", get(show_device))
         .route("/devices/{serial}/lock", delete(clear_lock))
@@ -88,7 +146,15 @@ fn router(apple: Apple) -> Router {
         .route("/journal", get(journal))
         .route("/push-certificates", post(issue))
         .route("/ca.pem", get(ca))
-        .with_state(apple)
+        .with_state(fakes.apple);
+    let dep = fakes.dep.map(dep::router).unwrap_or_default();
+    let business_manager = fakes
+        .business_manager
+        .map(business_manager::router)
+        .unwrap_or_default();
+    router
+        .nest("/dep", dep)
+        .nest("/business-manager", business_manager)
 }
 
 /// A refusal in words.
@@ -215,6 +281,7 @@ async fn clear_lock(State(apple): State<Apple>, Path(serial): Path<String>) -> S
 #[serde(deny_unknown_fields)]
 struct NewFault {
     kind: String,
+    path: Option<String>,
     serial: Option<String>,
     times: Option<u32>,
     milliseconds: Option<u64>,
@@ -226,46 +293,55 @@ struct NewFault {
     committing: bool,
 }
 
+impl NewFault {
+    fn into_fault(self) -> Result<Fault, Refused> {
+        let status = || {
+            self.status
+                .filter(|status| (200..600).contains(status))
+                .ok_or_else(|| bad("status is missing"))
+        };
+        let mut fault = match self.kind.as_str() {
+            "delay" => Fault::delay(Duration::from_millis(
+                self.milliseconds
+                    .ok_or_else(|| bad("milliseconds is missing"))?,
+            )),
+            "drop_before" => Fault::drop_before(),
+            "drop_after_commit" => Fault::drop_after_commit(),
+            "status" => Fault::status(status()?),
+            "garbage" => Fault::garbage(),
+            "huge_body" => Fault::huge_body(),
+            "empty_body" => Fault::empty_body(),
+            "xml_body" => Fault::xml_body(),
+            "echo" => Fault::echo(status()?),
+            _ => return Err(bad("no fault of that kind")),
+        };
+        if let Some(value) = self.retry_after {
+            fault = fault.retry_after(value);
+        }
+        if let Some(url) = self.location {
+            fault = fault.location(url);
+        }
+        if let Some(body) = self.body {
+            fault = fault.body(body);
+        }
+        if let Some(path) = self.path {
+            fault = fault.on(path);
+        }
+        if let Some(serial) = self.serial {
+            fault = fault.for_serial(serial);
+        }
+        if self.committing {
+            fault = fault.committing();
+        }
+        Ok(fault.times(self.times.unwrap_or(1)))
+    }
+}
+
 async fn add_fault(
     State(apple): State<Apple>,
     Json(new): Json<NewFault>,
 ) -> Result<StatusCode, Refused> {
-    let status = || {
-        new.status
-            .filter(|status| (200..600).contains(status))
-            .ok_or_else(|| bad("status is missing"))
-    };
-    let mut fault = match new.kind.as_str() {
-        "delay" => Fault::delay(Duration::from_millis(
-            new.milliseconds
-                .ok_or_else(|| bad("milliseconds is missing"))?,
-        )),
-        "drop_before" => Fault::drop_before(),
-        "drop_after_commit" => Fault::drop_after_commit(),
-        "status" => Fault::status(status()?),
-        "garbage" => Fault::garbage(),
-        "huge_body" => Fault::huge_body(),
-        "empty_body" => Fault::empty_body(),
-        "xml_body" => Fault::xml_body(),
-        "echo" => Fault::echo(status()?),
-        _ => return Err(bad("no fault of that kind")),
-    };
-    if let Some(value) = new.retry_after {
-        fault = fault.retry_after(value);
-    }
-    if let Some(url) = new.location {
-        fault = fault.location(url);
-    }
-    if let Some(body) = new.body {
-        fault = fault.body(body);
-    }
-    if let Some(serial) = new.serial {
-        fault = fault.for_serial(serial);
-    }
-    if new.committing {
-        fault = fault.committing();
-    }
-    apple.push_fault(fault.times(new.times.unwrap_or(1)));
+    apple.push_fault(new.into_fault()?);
     Ok(StatusCode::NO_CONTENT)
 }
 

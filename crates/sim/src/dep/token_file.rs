@@ -7,6 +7,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rand::Rng;
+use serde::Deserialize;
 use x509_cert::{
     Certificate,
     der::{DecodePem, Encode},
@@ -15,10 +16,12 @@ use x509_cert::{
 use super::DepToken;
 
 /// Which cipher the content is encrypted with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TokenFileCipher {
     /// AES with 128 bits, as Apple's sample.
     #[default]
+    #[serde(rename = "aes128")]
     Aes128,
     /// DES three times, as files of older tools.
     TripleDes,

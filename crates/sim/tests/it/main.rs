@@ -6,6 +6,7 @@ mod apple;
 mod business_client;
 mod business_manager;
 mod control;
+mod control_services;
 mod dep;
 mod dep_client;
 mod dep_devices;
