@@ -1,9 +1,13 @@
 //! Bodies of fuzz targets, as plain functions: each takes any bytes, and panics when something is not as it must always be.
 //! `fuzz/` calls them with an instrumented build, the ordinary tests with the corpus and its mutations.
 
+use std::sync::OnceLock;
+
 use activation_lock::bypass_code::BypassCode;
 use activation_lock::observation::{ErrorLink, ReportedCode};
 
+use crate::dep::key::TokenKey;
+use crate::dep::token::ServerToken;
 use crate::mdm::{self, Channel, CheckInMessage};
 use crate::push_certificate::{PushCertificate, PushCertificateError};
 use crate::redaction;
@@ -73,6 +77,35 @@ pub fn push_certificate(bytes: &[u8]) {
             assert_eq!(again.topic(), certificate.topic());
             assert_eq!(again.not_after(), certificate.not_after());
             assert!(*again.to_sealed_pem() == *sealed, "it is sealed the same");
+        }
+        Err(error) => panic!("what was sealed does not open: {error}"),
+    }
+}
+
+/// A file with a server token, for the key of the corpus; and the same bytes as the text that is in such a file.
+pub fn token_file(bytes: &[u8]) {
+    static KEY: OnceLock<TokenKey> = OnceLock::new();
+    let key = KEY.get_or_init(|| {
+        let pem = include_bytes!("../tests/data/token-files/ours-key.pem");
+        TokenKey::from_pem(pem, None).expect("the key that OpenSSL made for tests")
+    });
+    match ServerToken::open(bytes, key) {
+        Ok(token) => check_token(&token),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    match ServerToken::from_json(bytes) {
+        Ok(token) => check_token(&token),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+fn check_token(token: &ServerToken) {
+    assert!(!token.consumer_key().trim().is_empty());
+    let sealed = token.to_sealed_json();
+    match ServerToken::from_json(sealed.as_bytes()) {
+        Ok(again) => {
+            assert!(*again.to_sealed_json() == *sealed, "it is sealed the same");
+            assert_eq!(again.access_token_expiry(), token.access_token_expiry());
         }
         Err(error) => panic!("what was sealed does not open: {error}"),
     }

@@ -4,6 +4,7 @@
 //! [`escrow_key_unlock`] turns a lock off with a code, and [`mdm`] writes commands to devices and reads their
 //! answers. What could not be checked against the real Apple is in one place, [`unverified`].
 
+pub mod dep;
 pub mod escrow_key_unlock;
 pub mod fuzzing;
 pub mod mdm;

@@ -419,7 +419,8 @@ fn sealed_pem(
     pem
 }
 
-fn add_section(pem: &mut String, label: &str, der: &[u8]) {
+/// Adds one section of PEM.
+pub(crate) fn add_section(pem: &mut String, label: &str, der: &[u8]) {
     let lines = "a String takes any text";
     writeln!(pem, "-----BEGIN {label}-----").expect(lines);
     for line in der.chunks(48) {

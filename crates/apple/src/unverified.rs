@@ -9,6 +9,9 @@ pub const UNLOCK_ORIGIN: &str = "https://deviceservices-external.apple.com";
 /// The path of the unlock call (contract sheet 1.1).
 pub const UNLOCK_PATH: &str = "/deviceservicesworkers/escrowKeyUnlock";
 
+/// How long the certificate is valid that server tokens are encrypted for, in years of 365 days.
+pub const TOKEN_CERTIFICATE_YEARS: i64 = 10;
+
 /// The most of an answer's body that is read, in bytes. Its format is not documented; nothing is decided by it (contract
 /// sheet 1b).
 pub const BODY_LIMIT: usize = 64 * 1024;

@@ -84,6 +84,11 @@ fn fuzz_redaction() {
 }
 
 #[test]
+fn fuzz_token_file() {
+    fuzz("token_file", apple::fuzzing::token_file);
+}
+
+#[test]
 fn fuzz_bypass_code() {
     fuzz("bypass_code", activation_lock::fuzzing::bypass_code);
 }

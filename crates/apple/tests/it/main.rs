@@ -2,6 +2,7 @@
 //! fake of Apple's service.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod dep;
 mod fuzz;
 mod mdm;
 mod push_certificate;

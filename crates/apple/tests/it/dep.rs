@@ -1,0 +1,3 @@
+//! Apple's device enrolment service: server token files that OpenSSL made.
+
+mod token_file;
