@@ -304,7 +304,7 @@ pub fn failed(error: &reqwest::Error, secrets: &[&str]) -> Answer {
 
 /// Whether TLS says that the other side does not accept us: any alert of it, or that our certificate is of no kind it takes
 /// (R13). That we do not accept the other side is not one.
-fn is_refusal(error: &rustls::Error) -> bool {
+pub(crate) fn is_refusal(error: &rustls::Error) -> bool {
     matches!(
         error,
         rustls::Error::AlertReceived(_)
@@ -316,7 +316,9 @@ fn is_refusal(error: &rustls::Error) -> bool {
 
 /// The TLS error at the bottom of a failure. An I/O error keeps what caused it inside itself and names only the cause of
 /// that as its source, so both ways are walked.
-fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+pub(crate) fn tls_error<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
@@ -331,7 +333,7 @@ fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rus
 }
 
 /// The failure and its causes in one line. The URL, which would only repeat the device, is left out.
-fn words(error: &reqwest::Error) -> String {
+pub(crate) fn words(error: &reqwest::Error) -> String {
     let mut words = String::new();
     let mut next = error.source();
     while let Some(error) = next {

@@ -9,6 +9,30 @@ pub const UNLOCK_ORIGIN: &str = "https://deviceservices-external.apple.com";
 /// The path of the unlock call (contract sheet 1.1).
 pub const UNLOCK_PATH: &str = "/deviceservicesworkers/escrowKeyUnlock";
 
+/// Where Apple's device enrolment service is (contract sheet 2.1).
+pub const DEP_ORIGIN: &str = "https://mdmenrollment.apple.com";
+/// The path that begins a session (contract sheet 2.20).
+pub const SESSION_PATH: &str = "/session";
+/// The path of the organisation's account.
+pub const ACCOUNT_PATH: &str = "/account";
+/// The path of the list of devices.
+pub const FETCH_PATH: &str = "/server/devices";
+/// The path of what happened to the list of devices.
+pub const SYNC_PATH: &str = "/devices/sync";
+/// The path of the lock call (contract sheet 2.1).
+pub const LOCK_PATH: &str = "/device/activationlock";
+/// The protocol that is spoken: the first that tells IMEIs (contract sheet 2.26).
+pub const DEP_PROTOCOL_VERSION: &str = "10";
+/// What every call says that it sends and takes, the session call too (contract sheet 2.25).
+pub const DEP_CONTENT_TYPE: &str = "application/json;charset=UTF8";
+/// Whether the hash of a code is sent in capital letters (contract sheet 0.7).
+pub const ESCROW_KEY_IN_CAPITALS: bool = true;
+/// The longest message for a locked screen that is sent, in characters.
+pub const LOST_MESSAGE_LIMIT: usize = 500;
+/// The most devices that are asked for at once.
+pub const PAGE_LIMIT: u16 = 1000;
+/// The most of a page of devices that is read, in bytes.
+pub const PAGE_BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// How long the certificate is valid that server tokens are encrypted for, in years of 365 days.
 pub const TOKEN_CERTIFICATE_YEARS: i64 = 10;
 
@@ -86,5 +110,70 @@ pub const CHOICES: &[Choice] = &[
         row: "9.3",
         unknown: "whether a missing IMEI or one with spaces is a reason for 404",
         choice: "digits alone, and only what is known",
+    },
+    Choice {
+        row: "0.7",
+        unknown: "whether the hash of a lock call may be in small letters",
+        choice: "sent in capital letters, as Apple's sample prints it",
+    },
+    Choice {
+        row: "2a",
+        unknown: "whether Macs, Apple TVs and Apple Vision Pro can be locked by their organisation",
+        choice: "the call is made, and its answer is believed",
+    },
+    Choice {
+        row: "2.4",
+        unknown: "what a response_status means that is not described, and what became of a lock that FAILED",
+        choice: "neither locked nor not locked: the code stays worth trying for ever",
+    },
+    Choice {
+        row: "2.7",
+        unknown: "how long the message on a locked screen may be, and of which characters",
+        choice: "500 characters, without control characters but line breaks",
+    },
+    Choice {
+        row: "2.8",
+        unknown: "whether a lock call that is made again takes over a new code",
+        choice: "it is made again with the same code, and an answer about another device is no answer",
+    },
+    Choice {
+        row: "2.21",
+        unknown: "how long a session is good",
+        choice: "used until it is refused, then begun anew once and the call sent again",
+    },
+    Choice {
+        row: "2.24",
+        unknown: "how an unknown session is refused, and whether error bodies are bare or JSON strings",
+        choice: "401, or 403 with FORBIDDEN somewhere in it; words are looked for anywhere in a body",
+    },
+    Choice {
+        row: "2.25",
+        unknown: "which headers the service insists on",
+        choice: "protocol version 10, a User-Agent and the JSON content type on every call, the session call too",
+    },
+    Choice {
+        row: "2.27",
+        unknown: "how many lock calls Apple allows",
+        choice: "as asked for; 429 and Retry-After are honoured",
+    },
+    Choice {
+        row: "2.28",
+        unknown: "whether a token may have several sessions, and calls under way at once in one",
+        choice: "one session a token; a call whose session was replaced meanwhile is sent again with the newer one",
+    },
+    Choice {
+        row: "2.29",
+        unknown: "how far a clock may be off, and how that is told from a token that has ended",
+        choice: "401 to the session call is the token's end in our words, which name the clock too",
+    },
+    Choice {
+        row: "2.40",
+        unknown: "whether the portal looks at how long the certificate is valid, and at its key usages",
+        choice: "ten years and no key usages, so that it outlives the tokens that are made for it",
+    },
+    Choice {
+        row: "2.41",
+        unknown: "whether every token file is encrypted with AES and RSA PKCS#1 v1.5",
+        choice: "AES with 128, 192 and 256 bits and triple DES, all in CBC mode; another algorithm is named by its number",
     },
 ];

@@ -161,6 +161,18 @@ impl ServerToken {
             TokenExpiry::Fine
         }
     }
+
+    pub(super) fn consumer_secret(&self) -> &str {
+        &self.consumer_secret
+    }
+
+    pub(super) fn access_token(&self) -> &str {
+        &self.access_token
+    }
+
+    pub(super) fn access_secret(&self) -> &str {
+        &self.access_secret
+    }
 }
 
 /// A moment in ISO 8601, as Apple writes it; `None` when it is none after 1970 and before the year 10000.
