@@ -56,7 +56,7 @@ pub enum OriginError {
     NotAUrl(url::ParseError),
     /// Neither https nor http on this machine.
     #[error(
-        "codes are sent over https only; http is taken for this machine's own addresses alone, for tests"
+        "codes and tokens are sent over https only; http is taken for this machine's own addresses alone, for tests"
     )]
     NotSecure,
     /// A path, a query, a fragment or a user name.
@@ -69,12 +69,7 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let url = Url::parse(text.trim()).map_err(OriginError::NotAUrl)?;
-        let secure = match url.scheme() {
-            "https" => url.host().is_some(),
-            "http" => url.host().is_some_and(|host| is_loopback(&host)),
-            _ => false,
-        };
-        if !secure {
+        if !is_secure(&url) {
             return Err(OriginError::NotSecure);
         }
         let bare = url.path() == "/"
@@ -109,6 +104,67 @@ impl Origin {
         url.set_path(path);
         url.set_query(query);
         url
+    }
+}
+
+/// A whole address, path and all, of a service whose path is not fixed.
+///
+/// https, or http on a loopback host, without query, fragment and user name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint(Url);
+
+/// Why a text is not an [`Endpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// Not a URL.
+    #[error("this is not a URL ({0}); write it as https://host/path")]
+    NotAUrl(url::ParseError),
+    /// Neither https nor http on this machine.
+    #[error(
+        "secrets are sent over https only; http is taken for this machine's own addresses alone, for tests"
+    )]
+    NotSecure,
+    /// A query, a fragment or a user name.
+    #[error("give the address without a query (?), a fragment (#) and a user name (@)")]
+    TooMuch,
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = Url::parse(text.trim()).map_err(EndpointError::NotAUrl)?;
+        if !is_secure(&url) {
+            Err(EndpointError::NotSecure)
+        } else if url.query().is_some()
+            || url.fragment().is_some()
+            || !url.username().is_empty()
+            || url.password().is_some()
+        {
+            Err(EndpointError::TooMuch)
+        } else {
+            Ok(Self(url))
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn url(&self) -> Url {
+        self.0.clone()
+    }
+}
+
+fn is_secure(url: &Url) -> bool {
+    match url.scheme() {
+        "https" => url.host().is_some(),
+        "http" => url.host().is_some_and(|host| is_loopback(&host)),
+        _ => false,
     }
 }
 
@@ -277,6 +333,29 @@ mod tests {
         let origin: Origin = "https://apple.com:444/".parse().unwrap();
         assert_eq!(origin.to_string(), "https://apple.com:444");
         assert_eq!(origin.host(), "apple.com");
+    }
+
+    #[test]
+    fn an_endpoint_has_a_path_and_is_as_secure_as_an_origin() {
+        for good in [
+            "https://account.apple.com/auth/oauth2/v2/token",
+            "https://apple.com",
+            "http://127.0.0.1:8080/token",
+        ] {
+            assert!(good.parse::<Endpoint>().is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            ("http://account.apple.com/token", EndpointError::NotSecure),
+            ("file:///token", EndpointError::NotSecure),
+            ("https://apple.com/token?a=b", EndpointError::TooMuch),
+            ("https://apple.com/token#x", EndpointError::TooMuch),
+            ("https://me@apple.com/token", EndpointError::TooMuch),
+            ("https://:secret@apple.com/token", EndpointError::TooMuch),
+        ] {
+            assert_eq!(bad.parse::<Endpoint>(), Err(why), "{bad}");
+        }
+        let endpoint: Endpoint = " https://apple.com/token ".parse().unwrap();
+        assert_eq!(endpoint.to_string(), "https://apple.com/token");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! here, in one file, so that a session with a real device and a real push certificate can settle them one by one. What a
 //! status means is decided in `activation_lock::unlock::outcome`; the rows about it are listed here all the same.
 
+use std::time::Duration;
+
 /// Where Apple's unlock service is (contract sheet 1.1).
 pub const UNLOCK_ORIGIN: &str = "https://deviceservices-external.apple.com";
 /// The path of the unlock call (contract sheet 1.1).
@@ -35,6 +37,29 @@ pub const PAGE_LIMIT: u16 = 1000;
 pub const PAGE_BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// How long the certificate is valid that server tokens are encrypted for, in years of 365 days.
 pub const TOKEN_CERTIFICATE_YEARS: i64 = 10;
+/// Where the API of Apple Business Manager is (contract sheet 4.1).
+pub const BUSINESS_ORIGIN: &str = "https://api-business.apple.com";
+/// Where the API of Apple School Manager is (contract sheet 4.1).
+pub const SCHOOL_ORIGIN: &str = "https://api-school.apple.com";
+/// Where access tokens for both are given (contract sheet 4.8).
+pub const BUSINESS_TOKEN_URL: &str = "https://account.apple.com/auth/oauth2/v2/token";
+/// What an assertion for an access token is addressed to (contract sheet 4.7).
+pub const BUSINESS_AUDIENCE: &str = "https://account.apple.com/auth/oauth2/v2/token";
+/// The path of the list of devices (contract sheet 4.1).
+pub const ORG_DEVICES_PATH: &str = "/v1/orgDevices";
+/// What follows a device's path to ask for its lock status (contract sheet 4.1).
+pub const LOCK_STATUS_PATH: &str = "/activationLockStatus";
+/// The most devices that one page is asked for. From memory of Apple's page.
+pub const ORG_DEVICES_PAGE: usize = 1000;
+/// The status of an answer that may mean a lock in a state only Apple sees, where an error of Apple's own form comes with it
+/// (contract sheet 4.4).
+pub const INTERNAL_STATE_STATUS: u16 = 500;
+/// How the code of an error begins that is about the address and not about the device. From memory of Apple's other services
+/// of this kind.
+pub const PATH_ERROR: &str = "PATH_ERROR";
+/// How long after a lock or an unlock Apple's lock status may still tell of before. Until then a status that does not fit is
+/// no contradiction.
+pub const LOCK_STATUS_SETTLES: Duration = Duration::from_secs(10 * 60);
 
 /// The most of an answer's body that is read, in bytes. Its format is not documented; nothing is decided by it (contract
 /// sheet 1b).
@@ -100,6 +125,41 @@ pub const CHOICES: &[Choice] = &[
         row: "1b",
         unknown: "what an answer's body holds",
         choice: "kept as text without the code, for people; the status alone decides",
+    },
+    Choice {
+        row: "4.2",
+        unknown: "from which version on the API knows lock statuses, and whether every organisation has it",
+        choice: "asked at /v1; an error that says the address is wrong (PATH_ERROR) is unexpected, and never \"not managed\"",
+    },
+    Choice {
+        row: "4.4",
+        unknown: "how the server error looks that means a lock in a state only Apple sees",
+        choice: "500 with an error of Apple's own form and without Retry-After; any other 5xx is unavailable. Neither says that a device is not locked",
+    },
+    Choice {
+        row: "4.4",
+        unknown: "whether a 404 has a body",
+        choice: "not managed when it is empty or an error of Apple's own form; anything else is unexpected",
+    },
+    Choice {
+        row: "4.8",
+        unknown: "which of two addresses gives access tokens, and whether the audience has to be the same",
+        choice: "the v2 address for both; each can be configured by itself",
+    },
+    Choice {
+        row: "4.9",
+        unknown: "how many calls Apple allows before it answers 429",
+        choice: "wait, for as long as Retry-After says; the one-shot command stops when that is long",
+    },
+    Choice {
+        row: "4",
+        unknown: "how many devices a page of the list may have",
+        choice: "at most 1,000 are asked for; pages are followed by their cursor, and a list is whole or an error",
+    },
+    Choice {
+        row: "4",
+        unknown: "how soon the lock status follows a lock or an unlock",
+        choice: "for 10 minutes a status that does not fit is no contradiction",
     },
     Choice {
         row: "9.1",

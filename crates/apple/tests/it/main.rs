@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod dep;
+mod business_manager;
 mod fuzz;
 mod mdm;
 mod push_certificate;
