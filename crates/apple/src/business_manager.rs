@@ -4,10 +4,10 @@
 //! [`BusinessService::org_device`] and [`BusinessService::org_devices`] for what the organisation owns. An [`ApiAccount`] is
 //! who asks: with its private key it is given an access token, which is kept until shortly before its end.
 
-mod access_token;
+pub(crate) mod access_token;
 pub mod assertion;
-mod lock_status;
-mod org_devices;
+pub(crate) mod lock_status;
+pub(crate) mod org_devices;
 
 use std::fmt;
 use std::sync::Arc;
@@ -485,7 +485,7 @@ fn device_path(serial: &SerialNumber) -> String {
 }
 
 /// An answer with a status.
-struct Reply {
+pub(crate) struct Reply {
     status: u16,
     retry_after: Option<Duration>,
     body: Zeroizing<Vec<u8>>,
@@ -514,7 +514,7 @@ impl Reply {
         Ok(Self::new(status, retry_after, body, cut, secrets))
     }
 
-    fn new(
+    pub(crate) fn new(
         status: u16,
         retry_after: Option<Duration>,
         body: Vec<u8>,

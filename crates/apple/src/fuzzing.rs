@@ -8,6 +8,9 @@ use activation_lock::observation::{ErrorLink, ReportedCode};
 
 use crate::dep::key::TokenKey;
 use crate::dep::token::ServerToken;
+use crate::business_manager::assertion::SigningKey;
+use crate::business_manager::{BusinessError, Reply, StatusAnswer};
+use crate::business_manager::{access_token, lock_status, org_devices};
 use crate::mdm::{self, Channel, CheckInMessage};
 use crate::push_certificate::{PushCertificate, PushCertificateError};
 use crate::redaction;
@@ -113,6 +116,82 @@ fn check_token(token: &ServerToken) {
 
 fn check_error(error: &PushCertificateError) {
     assert!(!error.to_string().is_empty());
+}
+
+/// An API account's key, or an answer of Apple's to one of the questions asked with it. The first byte says which, the next
+/// three are the status of the answer; the rest is the file or the body.
+pub fn business_manager(bytes: &[u8]) {
+    let Some((which, rest)) = bytes.split_first() else {
+        return;
+    };
+    if *which == b'k' {
+        if let Ok(key) = SigningKey::from_pem(rest) {
+            let sealed = key.to_sealed_pem();
+            match SigningKey::from_pem(sealed.as_bytes()) {
+                Ok(again) => assert!(*again.to_sealed_pem() == *sealed, "it is sealed the same"),
+                Err(error) => panic!("what was sealed does not open: {error}"),
+            }
+        }
+        return;
+    }
+    let Some((status, body)) = rest.split_first_chunk::<3>() else {
+        return;
+    };
+    let Some(status) = std::str::from_utf8(status)
+        .ok()
+        .and_then(|s| s.parse().ok())
+    else {
+        return;
+    };
+    let serial = "SIMTEST00001"
+        .parse()
+        .expect("letters and digits are a serial number");
+    let reply = Reply::new(status, None, body.to_vec(), false, &[]);
+    let error = match which {
+        b's' => lock_status::read(reply, &serial).map(|answer| match answer {
+            StatusAnswer::Known { undescribed, .. } => {
+                assert_eq!(status, 200);
+                if let Some(text) = undescribed {
+                    assert!(text.len() <= lock_status::UNDESCRIBED_LIMIT);
+                    assert!(!text.chars().any(char::is_control));
+                }
+            }
+            StatusAnswer::NotManaged => assert_eq!(status, 404),
+            StatusAnswer::InternalState { .. } => assert_eq!(status, 500),
+        }),
+        b'd' => org_devices::read_device(reply, &serial).map(|device| match device {
+            Some(device) => assert_eq!((status, device.serial), (200, serial)),
+            None => assert_eq!(status, 404),
+        }),
+        b'p' => org_devices::read_page(reply, Some("cursor")).map(|page| {
+            assert_eq!(status, 200);
+            assert!(
+                page.next
+                    .is_none_or(|next| !next.is_empty() && next != "cursor")
+            );
+            for device in page.items {
+                for words in [device.device_model, device.product_family, device.status] {
+                    check_words(words.as_deref(), 200);
+                }
+            }
+        }),
+        _ => access_token::read(reply, &[]).map(|granted| {
+            assert_eq!(status, 200);
+            assert!(granted.text.bytes().all(|byte| byte.is_ascii_graphic()));
+        }),
+    };
+    if let Err(error) = error {
+        check_trouble(&error);
+    }
+}
+
+fn check_trouble(error: &BusinessError) {
+    let words = error.to_string();
+    assert!(words.chars().count() < 1000, "words for people");
+    assert!(!words.chars().any(char::is_control));
+    let diagnostic = error.diagnostic();
+    assert!(diagnostic.chars().count() <= crate::unverified::DIAGNOSTIC_LIMIT);
+    assert!(!diagnostic.chars().any(char::is_control));
 }
 
 /// A body of Apple's that repeats the code. The first byte says how: in which encoding, and whether the code is a real one or

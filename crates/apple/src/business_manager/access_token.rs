@@ -47,9 +47,9 @@ impl AccessToken {
 }
 
 /// What Apple gave, and for how long from when it was asked for.
-pub(super) struct Granted {
-    text: Zeroizing<String>,
-    life: Duration,
+pub(crate) struct Granted {
+    pub(crate) text: Zeroizing<String>,
+    pub(crate) life: Duration,
 }
 
 /// The one token of a service.
@@ -160,7 +160,7 @@ struct OAuthError {
 }
 
 /// What the answer to the request for a token means.
-fn read(reply: Reply, secrets: &[&str]) -> Result<Granted, BusinessError> {
+pub(crate) fn read(reply: Reply, secrets: &[&str]) -> Result<Granted, BusinessError> {
     match reply.status {
         200 => {
             let grant: Grant = reply.json()?;

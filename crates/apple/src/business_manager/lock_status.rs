@@ -13,7 +13,7 @@ use crate::unverified::{INTERNAL_STATE_STATUS, LOCK_STATUS_PATH, PATH_ERROR};
 /// The type of the answer's one resource.
 const TYPE: &str = "activationLockStatus";
 /// The most that is kept of attributes nobody described, in bytes of JSON text.
-const UNDESCRIBED_LIMIT: usize = 2048;
+pub(crate) const UNDESCRIBED_LIMIT: usize = 2048;
 
 /// What Apple said of a device's lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ struct Resource {
 }
 
 /// What an answer means. Total: every status and every body means something.
-fn read(reply: Reply, serial: &SerialNumber) -> Result<StatusAnswer, BusinessError> {
+pub(crate) fn read(reply: Reply, serial: &SerialNumber) -> Result<StatusAnswer, BusinessError> {
     let response = ErrorResponse::read(&reply.body);
     match (reply.status, response) {
         (200, _) => {

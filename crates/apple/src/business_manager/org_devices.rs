@@ -133,7 +133,10 @@ struct Paging {
     next_cursor: Option<String>,
 }
 
-fn read_device(reply: Reply, serial: &SerialNumber) -> Result<Option<OrgDevice>, BusinessError> {
+pub(crate) fn read_device(
+    reply: Reply,
+    serial: &SerialNumber,
+) -> Result<Option<OrgDevice>, BusinessError> {
     match (reply.status, ErrorResponse::read(&reply.body)) {
         (200, _) => {
             let One { data } = reply.json()?;
@@ -148,7 +151,10 @@ fn read_device(reply: Reply, serial: &SerialNumber) -> Result<Option<OrgDevice>,
     }
 }
 
-fn read_page(reply: Reply, cursor: Option<&str>) -> Result<Page<OrgDevice>, BusinessError> {
+pub(crate) fn read_page(
+    reply: Reply,
+    cursor: Option<&str>,
+) -> Result<Page<OrgDevice>, BusinessError> {
     if reply.status != 200 {
         return Err(reply.failure());
     }

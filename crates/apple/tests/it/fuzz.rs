@@ -79,6 +79,11 @@ fn fuzz_push_certificate() {
 }
 
 #[test]
+fn fuzz_business_manager() {
+    fuzz("business_manager", apple::fuzzing::business_manager);
+}
+
+#[test]
 fn fuzz_redaction() {
     fuzz("redaction", apple::fuzzing::redaction);
 }
