@@ -71,7 +71,7 @@ const OF_A_SERVER: &[&str] = &[
 
 const ENDING: &str = "\
 Data goes to standard output, everything else to standard error.
-Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; `apple unlock` and `unlock --wait` list more.
+Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; the `apple` commands and `unlock --wait` list more.
 Codes, keys, tokens and passwords are read from files or standard input, never from the arguments.";
 
 /// The whole command line with its help.
@@ -137,8 +137,8 @@ mod tests {
                 let secret = ["token", "password", "secret", "key", "code"]
                     .iter()
                     .any(|word| name.split('_').any(|part| part == *word));
-                let is_reference =
-                    name.ends_with("_file") || ["key", "idempotency_key"].contains(&name.as_str());
+                let is_reference = name.ends_with("_file")
+                    || ["key", "key_id", "token_url", "idempotency_key"].contains(&name.as_str());
                 assert!(
                     !(takes_text && secret) || is_reference,
                     "{path} takes {name} as text"

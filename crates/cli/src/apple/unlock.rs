@@ -1,4 +1,4 @@
-//! `lockwarden apple`: one call to Apple without a server, a database or a record.
+//! `lockwarden apple unlock`: turns the lock of one device off with codes at hand.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use activation_lock::device::{DeviceIdentity, Imei, Meid, ProductType, SerialNum
 use activation_lock::explain;
 use activation_lock::unlock::Outcome;
 use apple::escrow_key_unlock::{Answer, UnlockRequest, UnlockService, UnlockSettings};
-use apple::transport::{ExtraAuthorities, Origin};
-use clap::{Args, Subcommand};
+use apple::transport::Origin;
+use clap::Args;
 use serde::Serialize;
 use server::lifecycle;
 use zeroize::Zeroizing;
@@ -17,29 +17,9 @@ use crate::push_certificate::CertificateFiles;
 use crate::secret_file;
 use crate::voice::{self, Failure, Voice};
 
-/// Ask Apple directly, without a server
+/// What to unlock, with what, and as whom.
 #[derive(Args)]
-pub(crate) struct AppleArgs {
-    #[command(subcommand)]
-    command: AppleCommand,
-}
-
-#[derive(Subcommand)]
-enum AppleCommand {
-    /// Turn the Activation Lock of one device off with codes you have
-    ///
-    /// Needs nothing but the push certificate. Nothing is recorded here; Apple records the organisation and who asked. Codes
-    /// are tried in the order given, the next one only when Apple refused the one before; a text that is no bypass code is
-    /// passed over when Apple cannot read it.
-    ///
-    /// Exit status: 0 unlocked; 2 wrong usage, nothing was sent; 3 refused: not this code, or not this device; 4 malformed or
-    /// unexpected; 5 credential: Apple did not accept the certificate, or it cannot be used; 6 unavailable: nothing was decided,
-    /// try again later; 7 unknown: the lock may be off or not.
-    Unlock(Box<UnlockArgs>),
-}
-
-#[derive(Args)]
-struct UnlockArgs {
+pub(super) struct UnlockArgs {
     /// The serial number
     #[arg(long, value_name = "S")]
     serial: SerialNumber,
@@ -107,8 +87,7 @@ struct Candidate {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: AppleArgs, voice: Voice) -> voice::Outcome {
-    let AppleCommand::Unlock(args) = args.command;
+pub(super) async fn run(args: &UnlockArgs, voice: Voice) -> voice::Outcome {
     let of_codes = usize::from(args.code_file == Path::new("-"));
     if of_codes + args.certificate.of_standard_input() > 1 {
         return Err(Failure::usage(
@@ -116,7 +95,7 @@ pub(crate) async fn run(args: AppleArgs, voice: Voice) -> voice::Outcome {
         ));
     }
     let candidates = candidates(&args.code_file)?;
-    let settings = settings(&args)?;
+    let settings = settings(args)?;
     let identity = DeviceIdentity {
         serial: args.serial.clone(),
         product_type: args.product_type.clone(),
@@ -182,7 +161,7 @@ fn goes_on(outcome: Outcome, candidate: &Candidate) -> bool {
 /// The texts to try: each line in the order given, once; of what a person typed the canonical form first and the text as it
 /// stands second (R3).
 fn candidates(file: &Path) -> Result<Vec<Candidate>, Failure> {
-    let whole = secret_file::read(file, "the file with the codes").map_err(as_usage)?;
+    let whole = secret_file::read(file, "the file with the codes").map_err(super::as_usage)?;
     let mut seen: Vec<CodeText> = Vec::new();
     let mut candidates = Vec::new();
     for line in whole.lines() {
@@ -215,16 +194,7 @@ fn settings(args: &UnlockArgs) -> Result<UnlockSettings, Failure> {
     if let Some(origin) = &args.apple_url {
         settings.origin = origin.clone();
     }
-    if let Some(path) = &args.ca_file {
-        let unusable = |why: &dyn std::fmt::Display| {
-            Failure::usage(format!(
-                "the file given with --ca-file cannot be used: {why}"
-            ))
-        };
-        let pem = std::fs::read(path).map_err(|error| unusable(&error))?;
-        settings.authorities =
-            ExtraAuthorities::from_pem(&pem).map_err(|error| unusable(&error))?;
-    }
+    settings.authorities = super::authorities(args.ca_file.as_deref())?;
     Ok(settings)
 }
 
@@ -235,14 +205,6 @@ fn service(
 ) -> Result<UnlockService, Failure> {
     let certificate = files.load(voice)?;
     UnlockService::new(settings, &certificate).map_err(|error| Failure::new(error.to_string()))
-}
-
-/// Nothing was sent: the files named on the command line are not what they should be.
-fn as_usage(failure: Failure) -> Failure {
-    Failure {
-        status: voice::USAGE,
-        ..failure
-    }
 }
 
 fn attempt_in_words(number: usize, answer: &Answer) -> String {

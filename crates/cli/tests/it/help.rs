@@ -17,6 +17,7 @@ fn wrong_usage_is_exit_status_2_and_speaks_on_standard_error() {
         &["code", "generate", "-n", "0"],
         &["devices", "show"],
         &["unlock", "SERIAL1"],
+        &["apple", "lock-status", "SERIAL1"],
     ] {
         let refused = run(arguments, "");
         assert_eq!(refused.status, 2, "{arguments:?}");
