@@ -194,6 +194,7 @@ fn an_account_belongs_to_the_programme_its_client_id_begins_with() {
         "BUSINESSAPI.",
         "businessapi.1",
         "OTHERAPI.1",
+        "SCHOOLAPI1",
         "X BUSINESSAPI.1",
         "BUSINESSAPI.1 2",
         &format!("BUSINESSAPI.{}", "1".repeat(200)),
