@@ -11,7 +11,8 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{ANSWER_LIMIT, BusinessError, Inner, JSON, Refusal, Reply};
+use super::assertion::ClientAssertion;
+use super::{ANSWER_LIMIT, ApiAccount, BusinessError, Inner, JSON, Refusal, Reply};
 use crate::redaction;
 
 /// So long before its end a token is no longer used: a call with it may take that long to arrive.
@@ -119,6 +120,21 @@ pub(super) async fn ask(service: &Inner, now: Timestamp) -> Result<Granted, Busi
     (service.random)(&mut identifier);
     let account = &service.account;
     let assertion = account.assertion(&service.audience, now, identifier);
+    let form = form(account, &assertion);
+    let sent = service
+        .client
+        .post(service.token_url.url())
+        .header(ACCEPT, JSON)
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(form.to_vec())
+        .send()
+        .await;
+    let secrets = assertion.secrets();
+    let reply = Reply::receive(sent, ANSWER_LIMIT, &secrets, now).await?;
+    read(reply, &secrets)
+}
+
+fn form(account: &ApiAccount, assertion: &ClientAssertion) -> Zeroizing<Vec<u8>> {
     // Three bytes for each is the most that escaping makes of one.
     let room = 512 + 3 * (account.client_id.len() + assertion.text().len());
     let mut form = Serializer::new(String::with_capacity(room));
@@ -130,18 +146,7 @@ pub(super) async fn ask(service: &Inner, now: Timestamp) -> Result<Granted, Busi
         )
         .append_pair("client_assertion", assertion.text())
         .append_pair("scope", account.programme.scope());
-    let form = Zeroizing::new(form.finish().into_bytes());
-    let sent = service
-        .client
-        .post(service.token_url.url())
-        .header(ACCEPT, JSON)
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(form.to_vec())
-        .send()
-        .await;
-    let secrets = [assertion.text(), assertion.signature()];
-    let reply = Reply::receive(sent, ANSWER_LIMIT, &secrets, now).await?;
-    read(reply, &secrets)
+    Zeroizing::new(form.finish().into_bytes())
 }
 
 #[derive(Deserialize)]

@@ -159,9 +159,11 @@ impl ClientAssertion {
         &self.0
     }
 
-    /// The third part, without which the others prove nothing.
-    pub(crate) fn signature(&self) -> &str {
-        self.0.rsplit('.').next().unwrap_or_default()
+    /// The whole and its parts: what a text that repeats it is searched for.
+    pub(crate) fn secrets(&self) -> Vec<&str> {
+        std::iter::once(self.text())
+            .chain(self.text().split('.'))
+            .collect()
     }
 }
 

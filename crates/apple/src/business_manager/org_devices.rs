@@ -81,16 +81,26 @@ impl BusinessService {
         limit: usize,
         now: Timestamp,
     ) -> Result<Page<OrgDevice>, BusinessError> {
-        let mut query = Serializer::new(String::new());
-        query.append_pair("limit", &limit.clamp(1, ORG_DEVICES_PAGE).to_string());
-        if let Some(cursor) = cursor {
-            query.append_pair("cursor", cursor);
-        }
         let reply = self
-            .get(ORG_DEVICES_PATH, Some(&query.finish()), PAGE_LIMIT, now)
+            .get(
+                ORG_DEVICES_PATH,
+                Some(&page_query(cursor, limit)),
+                PAGE_LIMIT,
+                now,
+            )
             .await?;
         read_page(reply, cursor)
     }
+}
+
+fn page_query(cursor: Option<&str>, limit: usize) -> String {
+    let limit = limit.clamp(1, ORG_DEVICES_PAGE).to_string();
+    let mut query = Serializer::new(String::new());
+    query.append_pair("limit", &limit);
+    if let Some(cursor) = cursor {
+        query.append_pair("cursor", cursor);
+    }
+    query.finish()
 }
 
 #[derive(Deserialize)]
