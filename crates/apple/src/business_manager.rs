@@ -541,9 +541,12 @@ impl Reply {
 
     /// The body as it is described.
     fn json<T: DeserializeOwned>(&self) -> Result<T, BusinessError> {
+        if self.cut {
+            return Err(self.unexpected("the answer is larger than any that is described"));
+        }
         serde_json::from_slice(&self.body).map_err(|error| {
             // The words of the error may repeat what could not be read.
-            if error.is_eof() && !self.body.is_empty() && !self.cut {
+            if error.is_eof() && !self.body.is_empty() {
                 BusinessError::Unavailable {
                     status: Some(self.status),
                     retry_after: self.retry_after,

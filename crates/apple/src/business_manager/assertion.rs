@@ -206,3 +206,20 @@ pub(crate) fn sign(
     );
     ClientAssertion(Zeroizing::new(signed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redaction;
+
+    #[test]
+    fn r23_a_text_that_repeats_a_part_of_an_assertion_is_searched_for_it() {
+        let pem = include_bytes!("../../tests/data/business-manager/p256-pkcs8.pem");
+        let key = SigningKey::from_pem(pem).unwrap_or_else(|error| panic!("{error}"));
+        let made = sign("BUSINESSAPI.1", "1", &key, "any", Timestamp(0), [0; 16]);
+        let parts: Vec<&str> = made.text().split('.').collect();
+        let said = format!("{} and {} and {}", parts[2], parts[0], parts[1]);
+        let kept = redaction::diagnostic(said.as_bytes(), false, &made.secrets());
+        assert_eq!(kept, "[code] and [code] and [code]");
+    }
+}

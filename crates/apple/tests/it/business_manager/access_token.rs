@@ -71,6 +71,19 @@ async fn t32_a_strict_verifier_accepts_each_kind_of_account_and_each_form_of_key
 }
 
 #[tokio::test]
+async fn each_programme_is_asked_at_its_own_address() {
+    let stage = Stage::new().await;
+    let settings = BusinessSettings {
+        school_origin: "https://school.example".parse().unwrap(),
+        ..stage.settings()
+    };
+    let school = stage.business.issue_account(AccountKind::School);
+    let asked = |issued| service(&settings, account(issued)).recipient().to_owned();
+    assert_eq!(asked(&stage.account), "127.0.0.1");
+    assert_eq!(asked(&school), "school.example");
+}
+
+#[tokio::test]
 async fn t31_a_key_of_another_account_is_invalid_client_and_explained() {
     let stage = Stage::new().await;
     let other = stage.business.issue_account(AccountKind::Business);

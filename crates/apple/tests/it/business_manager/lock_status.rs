@@ -263,6 +263,25 @@ async fn t31_anything_else_is_unexpected_and_no_redirect_is_followed() {
 }
 
 #[tokio::test]
+async fn an_answer_is_read_up_to_a_limit() {
+    let stage = Stage::locked().await;
+    let good = r#"{"data":{"type":"activationLockStatus","id":"SIMTEST00001"}}"#;
+    let padded = |spaces: usize| format!("{good}{}", " ".repeat(spaces));
+    let service = stage.service();
+    let answered = async |body: String| {
+        let fault = BusinessFault::status(200).body(body).on(API);
+        stage.business.push_fault(fault);
+        ask(&service).await
+    };
+    known(answered(padded(60 * 1024)).await);
+    let answer = answered(padded(70 * 1024)).await;
+    assert!(
+        matches!(answer, Err(BusinessError::Unexpected { status: 200, .. })),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
 async fn t34_r23_tokens_and_assertions_are_in_no_diagnostic() {
     let stage = Stage::locked().await;
     for (status, path) in [
