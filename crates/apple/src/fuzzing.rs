@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use activation_lock::bypass_code::BypassCode;
 use activation_lock::observation::{ErrorLink, ReportedCode};
 
-use crate::dep::key::TokenKey;
-use crate::dep::token::ServerToken;
 use crate::business_manager::assertion::SigningKey;
 use crate::business_manager::{BusinessError, Reply, StatusAnswer};
 use crate::business_manager::{access_token, lock_status, org_devices};
+use crate::dep::key::TokenKey;
+use crate::dep::token::ServerToken;
 use crate::mdm::{self, Channel, CheckInMessage};
 use crate::push_certificate::{PushCertificate, PushCertificateError};
 use crate::redaction;

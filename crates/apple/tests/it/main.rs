@@ -2,8 +2,8 @@
 //! fake of Apple's service.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-mod dep;
 mod business_manager;
+mod dep;
 mod fuzz;
 mod mdm;
 mod push_certificate;
