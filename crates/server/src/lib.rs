@@ -10,6 +10,7 @@ pub mod connectors;
 pub mod doctor;
 pub(crate) mod http;
 pub mod lifecycle;
+mod services;
 mod settings;
 pub mod telemetry;
 pub mod tls;
@@ -37,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) settings: Settings,
     pub(crate) metrics: telemetry::Metrics,
+    /// Apple's services, as our credentials see them.
+    pub(crate) services: services::Services,
     /// How MDMs are called.
     pub(crate) mdm: connectors::Client,
     /// The connections as the webhook knows them.

@@ -13,6 +13,7 @@ use seal::Random;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::services::Services;
 use crate::{App, Parts, Settings, connectors, http, telemetry, tls, worker};
 
 /// How long requests under way may go on once the server is asked to stop.
@@ -172,7 +173,9 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         ),
     };
     let (shutdown, asked) = Shutdown::new();
+    let services = Services::new(&setup.escrow, &setup.random, &settings);
     let app = App::new(Parts {
+        services,
         escrow: setup.escrow,
         clock: setup.clock,
         random: setup.random,

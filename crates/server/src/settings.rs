@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use apple::business_manager::BusinessSettings;
+use apple::dep::DepSettings;
 use apple::escrow_key_unlock::UnlockSettings;
 use apple::transport::ExtraAuthorities;
+use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
 use url::Url;
 
@@ -22,7 +25,17 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// Where Apple is, and how it is called.
     pub apple: UnlockSettings,
-    /// Authorities believed beside the public ones when MDMs are called.
+    /// Where Apple's enrolment service is, and how it is called.
+    pub enrolment: DepSettings,
+    /// Where Apple's Business and School Manager API is, and how it is called.
+    pub business: BusinessSettings,
+    /// When Apple's status of a lock is asked for.
+    pub statuses: StatusSettings,
+    /// Between two questions for a status that nobody waits for.
+    pub status_pace: Duration,
+    /// How often the lists of the enrolment service are read.
+    pub list_every: Duration,
+    /// Authorities believed beside the public ones when MDMs, or a NanoDEP, are called.
     pub mdm_authorities: ExtraAuthorities,
     /// Time-out of a whole call to an MDM.
     pub mdm_timeout: Duration,
@@ -57,6 +70,11 @@ impl Settings {
             trusted_proxy: false,
             public_url: None,
             apple: UnlockSettings::default(),
+            enrolment: DepSettings::default(),
+            business: BusinessSettings::default(),
+            statuses: StatusSettings::default(),
+            status_pace: Duration::from_millis(500),
+            list_every: Duration::from_secs(60 * 60),
             mdm_authorities: ExtraAuthorities::default(),
             mdm_timeout: Duration::from_secs(30),
             in_flight: 8,

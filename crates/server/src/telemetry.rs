@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use activation_lock::lock::LockOutcome;
 use activation_lock::unlock::Outcome;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -74,6 +75,9 @@ pub(crate) struct Metrics {
     webhooks: Family<Labels, Counter>,
     attempts: Family<Labels, Counter>,
     attempt_seconds: Durations,
+    lock_calls: Family<Labels, Counter>,
+    lock_call_seconds: Durations,
+    statuses: Family<Labels, Counter>,
     commands: Family<Labels, Counter>,
 }
 
@@ -135,6 +139,9 @@ impl Metrics {
             Default::default();
         let request_seconds: Durations = Family::new_with_constructor(seconds);
         let attempt_seconds: Durations = Family::new_with_constructor(seconds);
+        let (lock_calls, statuses): (Family<Labels, Counter>, Family<Labels, Counter>) =
+            Default::default();
+        let lock_call_seconds: Durations = Family::new_with_constructor(seconds);
         registry.register(
             "http_requests",
             "Requests answered, by route and status",
@@ -163,6 +170,22 @@ impl Metrics {
             attempt_seconds.clone(),
         );
         registry.register(
+            "lock_calls",
+            "Calls to turn a lock on, by outcome",
+            Family::clone(&lock_calls),
+        );
+        registry.register_with_unit(
+            "lock_call_duration",
+            "How long calls to turn a lock on took, by outcome",
+            Unit::Seconds,
+            lock_call_seconds.clone(),
+        );
+        registry.register(
+            "lock_status_readings",
+            "Questions to Apple for the status of a lock, by what came of them",
+            Family::clone(&statuses),
+        );
+        registry.register(
             "commands",
             "Commands given to MDMs, by type and whether they were taken",
             Family::clone(&commands),
@@ -174,6 +197,9 @@ impl Metrics {
             webhooks,
             attempts,
             attempt_seconds,
+            lock_calls,
+            lock_call_seconds,
+            statuses,
             commands,
         }
     }
@@ -205,6 +231,22 @@ impl Metrics {
         self.attempt_seconds
             .get_or_create(&labels)
             .observe(took.as_secs_f64());
+    }
+
+    /// A call to turn a lock on ended.
+    pub(crate) fn lock_call(&self, outcome: LockOutcome, took: Duration) {
+        let labels = vec![("outcome", outcome.as_str().to_owned())];
+        self.lock_calls.get_or_create(&labels).inc();
+        self.lock_call_seconds
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
+    }
+
+    /// Apple was asked for the status of a lock.
+    pub(crate) fn status(&self, result: &'static str) {
+        self.statuses
+            .get_or_create(&vec![("result", result.to_owned())])
+            .inc();
     }
 
     /// A command was given to an MDM, which took it or not.

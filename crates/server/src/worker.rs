@@ -1,4 +1,5 @@
-//! What goes on by itself: unlocks, commands to MDMs, and what has to be looked at now and then.
+//! What goes on by itself: unlocks and locks, commands to MDMs, Apple's lists and statuses, and what has to be looked at now and
+//! then.
 
 use std::time::Duration;
 
@@ -9,7 +10,11 @@ use crate::App;
 use crate::lifecycle::Shutdown;
 
 mod courier;
+mod lists;
+mod locks;
+mod queue;
 mod rounds;
+pub(crate) mod statuses;
 mod unlocks;
 
 /// How long a part rests after it stopped at an error in this program.
@@ -21,12 +26,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Works until the server is to end; then finishes what is under way and gives back what is not.
 pub(crate) async fn run(app: App, shutdown: Shutdown) {
     let clock = &*app.clock;
-    let unlocks = unlocks::Unlocks::new(&app, &shutdown);
+    let queue = queue::Queue::new(&app, &shutdown);
     tokio::join!(
         async {
-            keep_up("unlocks", clock, &shutdown, || unlocks.clone().work()).await;
-            unlocks.finish().await;
+            keep_up("queue", clock, &shutdown, || queue.clone().work()).await;
+            queue.finish().await;
         },
+        keep_up("lists", clock, &shutdown, || {
+            lists::work(app.clone(), shutdown.clone())
+        }),
+        keep_up("statuses", clock, &shutdown, || {
+            statuses::work(app.clone(), shutdown.clone())
+        }),
         keep_up("courier", clock, &shutdown, || {
             courier::work(app.clone(), shutdown.clone())
         }),

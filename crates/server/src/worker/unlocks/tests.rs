@@ -1,16 +1,17 @@
-//! What of a call cannot be seen from outside: that none leaves late, and that no answer is lost.
+//! What of a call cannot be seen from outside: that none leaves late.
 
-use std::cell::Cell;
+use std::sync::Arc;
 
 use activation_lock::codes::{CodeKind, CodeText};
-use activation_lock::operation::StateName;
+use activation_lock::time::Timestamp;
+use apple::push_certificate::PushCertificate;
 use apple::transport::ExtraAuthorities;
 use escrow::clock::ManualClock;
 use escrow::codes::TypedCode;
 use escrow::connections::{ConnectionKind, HookAuth, NewConnection, UnlockVia};
 use escrow::devices::Corrections;
 use escrow::meta::DataKind;
-use escrow::operations::NewUnlock;
+use escrow::operations::{Claim, NewUnlock};
 use escrow::organisations::Created;
 use escrow::permit::{Actor, Permissions, Permit, Right};
 use escrow::push_certificates::NewPushCertificate;
@@ -18,73 +19,17 @@ use escrow::{Escrow, Opening};
 use seal::KeyEncryptionKey;
 use sim::{Apple, AppleOptions, NanoMdm, NanoMdmOptions, SIM_TOPIC};
 
-use super::super::tests::pass_time;
 use super::*;
-use crate::{Parts as AppParts, Settings, connectors, http, lifecycle, telemetry};
-
-/// Fails so often, then succeeds. Gives what came of it, after how many tries, and when.
-async fn recorded(failures: u32, fault: Fault, ending: bool) -> (bool, u32, Timestamp) {
-    let clock = ManualClock::new(Timestamp(0));
-    let (ask, shutdown) = Shutdown::new();
-    ask.send(ending).unwrap();
-    let tries = Cell::new(0);
-    let finish = || {
-        tries.set(tries.get() + 1);
-        let fails = tries.get() <= failures;
-        let fault = fault.clone();
-        async move {
-            match fails {
-                true => Err(escrow::Error::Database(fault)),
-                false => Ok(Finished::Parked(StateName::Unlocked)),
-            }
-        }
-    };
-    let finished = tokio::select! {
-        finished = until_recorded(&clock, &shutdown, "a test", finish) => finished,
-        () = pass_time(&clock) => None,
-    };
-    (finished.is_some(), tries.get(), clock.now())
-}
-
-fn full() -> Fault {
-    Fault::Commit("database or disk is full".to_owned())
-}
-
-#[tokio::test]
-async fn r14_an_answer_is_recorded_however_long_the_database_fails() {
-    let (recorded, tries, at) = recorded(1_000, full(), false).await;
-    assert!(recorded && tries == 1_001);
-    assert!(at > Timestamp(8 * 60 * 60 * 1000), "{at:?}");
-}
-
-#[tokio::test]
-async fn a_server_that_is_to_end_tries_for_a_few_seconds() {
-    assert_eq!(
-        recorded(10, full(), true).await,
-        (true, 11, Timestamp(2_500))
-    );
-    assert_eq!(
-        recorded(11, full(), true).await,
-        (false, 11, Timestamp(2_500))
-    );
-}
-
-#[tokio::test]
-async fn what_no_waiting_mends_is_given_up() {
-    let broken = Fault::Panicked { verb: "test" };
-    assert_eq!(recorded(1_000, broken, false).await.1, 11);
-    assert_eq!(
-        recorded(1_000, Fault::Closed, false).await,
-        (false, 1, Timestamp(0))
-    );
-}
+use crate::lifecycle::Shutdown;
+use crate::services::Services;
+use crate::{App, Parts as AppParts, Settings, connectors, http, lifecycle, telemetry};
 
 /// A vault with a device that has a code, an unlock of it, and both ways to Apple.
 struct Bench {
     apple: Apple,
     mdm: NanoMdm,
     clock: ManualClock,
-    unlocks: Unlocks,
+    queue: Queue,
     _folder: tempfile::TempDir,
 }
 
@@ -128,6 +73,7 @@ impl Bench {
         settings.apple.origin = apple.url().parse().unwrap();
         settings.apple.authorities = ExtraAuthorities::from_pem(apple.ca_pem().as_bytes()).unwrap();
         let app = App::new(AppParts {
+            services: Services::new(&escrow, &random, &settings),
             escrow,
             clock: Arc::new(clock.clone()),
             random,
@@ -139,7 +85,7 @@ impl Bench {
         });
         let (_, shutdown) = Shutdown::new();
         Self {
-            unlocks: Unlocks::new(&app, &shutdown),
+            queue: Queue::new(&app, &shutdown),
             apple,
             mdm,
             clock,
@@ -149,13 +95,12 @@ impl Bench {
 
     /// A call, on record and about to leave.
     async fn begun(&self) -> (Lease, Box<Begun>) {
-        let operations = self.unlocks.app.escrow.operations();
-        let Claim::Lease(mut lease) = operations.claim(&self.unlocks.settings).await.unwrap()
-        else {
+        let operations = self.queue.app.escrow.operations();
+        let Claim::Lease(mut lease) = operations.claim(&self.queue.settings).await.unwrap() else {
             panic!("the unlock is due")
         };
         match operations
-            .advance(&mut lease, &self.unlocks.settings)
+            .advance(&mut lease, &self.queue.settings)
             .await
             .unwrap()
         {
@@ -267,7 +212,7 @@ async fn r16_no_call_starts_later_than_the_end_of_its_lease_less_its_time_out() 
         let (lease, begun) = bench.begun().await;
         // Frozen for half a minute between the record and the call.
         bench.clock.set(Timestamp(begun.latest_start.0 + 1));
-        let called = bench.unlocks.call(lease.organisation(), &begun).await;
+        let called = call(&bench.queue, lease.organisation(), &begun).await;
         assert_eq!(called.outcome, Outcome::Unavailable, "{via:?}");
         assert!(
             called
@@ -278,7 +223,7 @@ async fn r16_no_call_starts_later_than_the_end_of_its_lease_less_its_time_out() 
         );
         assert_eq!(bench.calls(), 0, "{via:?}");
         bench.clock.set(begun.latest_start);
-        bench.unlocks.call(lease.organisation(), &begun).await;
+        call(&bench.queue, lease.organisation(), &begun).await;
         assert_eq!(bench.calls(), 1, "{via:?}: in time it leaves");
     }
 }
