@@ -6,8 +6,10 @@
 
 pub(crate) mod access_token;
 pub mod assertion;
+mod error;
 pub(crate) mod lock_status;
 pub(crate) mod org_devices;
+mod reply;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,22 +18,20 @@ use std::time::Duration;
 use activation_lock::device::SerialNumber;
 use activation_lock::time::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use zeroize::Zeroizing;
 
 use access_token::{AccessToken, AccessTokens};
 use assertion::{ClientAssertion, SigningKey};
+use reply::ErrorResponse;
 
-use crate::escrow_key_unlock::{retry_after, words};
-use crate::redaction;
-use crate::transport::{
-    self, Endpoint, ExtraAuthorities, Origin, Timeouts, TransportError, bounded_body,
+use crate::transport::{self, Endpoint, ExtraAuthorities, Origin, Timeouts, TransportError};
+use crate::unverified::{
+    BUSINESS_AUDIENCE, BUSINESS_ORIGIN, BUSINESS_TOKEN_URL, ORG_DEVICES_PATH, SCHOOL_ORIGIN,
 };
-use crate::unverified::{BUSINESS_AUDIENCE, BUSINESS_ORIGIN, BUSINESS_TOKEN_URL, SCHOOL_ORIGIN};
 
+pub use error::{BusinessError, Refusal};
 pub use lock_status::StatusAnswer;
 pub use org_devices::{OrgDevice, Page};
+pub(crate) use reply::Reply;
 
 /// The longest client ID or key ID, in characters.
 const LONGEST_ID: usize = 200;
@@ -206,127 +206,6 @@ impl Default for BusinessSettings {
     }
 }
 
-/// Why Apple's service gave nothing. Displays what happened, what it means, and what to do; holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BusinessError {
-    /// Apple does not accept the account, or not for this. Nothing goes on before a person has mended it.
-    #[error(transparent)]
-    Credential(Refusal),
-    /// Nothing was decided: Apple was not reached, or asked us to come back.
-    #[error(
-        "{}; nothing is known, ask again later",
-        unavailable(*.status, *.retry_after)
-    )]
-    Unavailable {
-        /// The HTTP status, when one arrived.
-        status: Option<u16>,
-        /// How long Apple asked us to wait.
-        retry_after: Option<Duration>,
-        /// What Apple, or the failure, says in words, without any secret. May be empty.
-        diagnostic: String,
-    },
-    /// An answer nobody described.
-    #[error(
-        "Apple's service answered in a way that is not described (HTTP status {status}); nothing is known, and asking again will not help before it is found out what answered"
-    )]
-    Unexpected {
-        /// The HTTP status.
-        status: u16,
-        /// What Apple says, or what is wrong with the answer, in words, without any secret. May be empty.
-        diagnostic: String,
-    },
-}
-
-/// How Apple refused an account.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// No access token was given.
-    #[error("{}", oauth(.error))]
-    NoToken {
-        /// OAuth's word for it, such as `invalid_client`; the status where there was none.
-        error: String,
-        /// What Apple says in words. May be empty.
-        diagnostic: String,
-    },
-    /// An access token that was just given was not accepted (401, twice).
-    #[error(
-        "Apple did not accept the access token that it had just given to the API account (401); see whether the account still exists and belongs to the service that is asked (Business or School)"
-    )]
-    Token {
-        /// What Apple says in words. May be empty.
-        diagnostic: String,
-    },
-    /// The account may not do this (403).
-    #[error(
-        "the API account may not ask this (403); somebody with the role Administrator has to look at the account and at its rights, in Apple Business Manager or Apple School Manager"
-    )]
-    Forbidden {
-        /// What Apple says in words. May be empty.
-        diagnostic: String,
-    },
-}
-
-fn unavailable(status: Option<u16>, retry_after: Option<Duration>) -> String {
-    let mut words = match status {
-        None => "Apple's service was not reached, or did not answer".to_owned(),
-        Some(429) => "Apple asks us to slow down (429)".to_owned(),
-        Some(status) => format!("Apple's service does not answer properly now ({status})"),
-    };
-    if let Some(wait) = retry_after {
-        words.push_str(&format!(" and asks us to wait {} s", wait.as_secs()));
-    }
-    words
-}
-
-/// OAuth's words (RFC 6749, section 5.2) for who has to mend it (contract sheet 4.10).
-fn oauth(error: &str) -> String {
-    let to_do = match error {
-        "invalid_client" => {
-            "nearly always the key ID and the private key do not belong together, or the client ID is another \
-             organisation's; it can also be a key that was revoked, or a clock here that is wrong by many minutes. Compare \
-             client ID, key ID and key with the API account, or make a new key there"
-        }
-        "invalid_scope" | "unauthorized_client" => {
-            "the API account has no right to this service; somebody with the role Administrator has to look at it"
-        }
-        _ => {
-            "compare client ID, key ID and key with the API account, and the time here with the true one"
-        }
-    };
-    format!("Apple gave no access token to the API account ({error}): {to_do}")
-}
-
-impl BusinessError {
-    /// What Apple, or the failure, says in words, without any secret. May be empty.
-    #[must_use]
-    pub fn diagnostic(&self) -> &str {
-        match self {
-            Self::Credential(
-                Refusal::NoToken { diagnostic, .. }
-                | Refusal::Token { diagnostic }
-                | Refusal::Forbidden { diagnostic },
-            )
-            | Self::Unavailable { diagnostic, .. }
-            | Self::Unexpected { diagnostic, .. } => diagnostic,
-        }
-    }
-
-    /// Whether the next question will fare no better: the trouble is with the account or the service, and not with what was
-    /// asked.
-    #[must_use]
-    pub fn concerns_every_call(&self) -> bool {
-        match self {
-            Self::Credential(_) => true,
-            Self::Unavailable {
-                status,
-                retry_after,
-                ..
-            } => retry_after.is_some() || matches!(status, None | Some(429 | 503)),
-            Self::Unexpected { .. } => false,
-        }
-    }
-}
-
 /// What a test of an account found. Displays it in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tested {
@@ -481,176 +360,12 @@ impl BusinessService {
 }
 
 fn device_path(serial: &SerialNumber) -> String {
-    format!("/v1/orgDevices/{serial}")
-}
-
-/// An answer with a status.
-pub(crate) struct Reply {
-    status: u16,
-    retry_after: Option<Duration>,
-    body: Zeroizing<Vec<u8>>,
-    /// Whether the body went on after what was read of it.
-    cut: bool,
-    /// What it says in words, without any secret; empty for an answer that gives what was asked.
-    diagnostic: String,
-}
-
-impl Reply {
-    /// Reads an answer to a request that held `secrets`, which are taken out of what it says.
-    async fn receive(
-        sent: Result<reqwest::Response, reqwest::Error>,
-        limit: usize,
-        secrets: &[&str],
-        now: Timestamp,
-    ) -> Result<Self, BusinessError> {
-        let response = sent.map_err(|error| BusinessError::Unavailable {
-            status: None,
-            retry_after: None,
-            diagnostic: redaction::diagnostic(words(&error).as_bytes(), false, secrets),
-        })?;
-        let status = response.status().as_u16();
-        let retry_after = retry_after(response.headers(), now);
-        let (body, cut) = bounded_body(response, limit).await;
-        Ok(Self::new(status, retry_after, body, cut, secrets))
-    }
-
-    pub(crate) fn new(
-        status: u16,
-        retry_after: Option<Duration>,
-        body: Vec<u8>,
-        cut: bool,
-        secrets: &[&str],
-    ) -> Self {
-        let body = Zeroizing::new(body);
-        // What is given with success is not repeated: it may be a token.
-        let diagnostic = match (status, ErrorResponse::read(&body)) {
-            (200..=299, _) => String::new(),
-            (_, Some(response)) => {
-                redaction::diagnostic(response.words().as_bytes(), false, secrets)
-            }
-            (_, None) => redaction::diagnostic(&body, cut, secrets),
-        };
-        Self {
-            status,
-            retry_after,
-            body,
-            cut,
-            diagnostic,
-        }
-    }
-
-    /// The body as it is described.
-    fn json<T: DeserializeOwned>(&self) -> Result<T, BusinessError> {
-        if self.cut {
-            return Err(self.unexpected("the answer is larger than any that is described"));
-        }
-        serde_json::from_slice(&self.body).map_err(|error| {
-            // The words of the error may repeat what could not be read.
-            if error.is_eof() && !self.body.is_empty() {
-                BusinessError::Unavailable {
-                    status: Some(self.status),
-                    retry_after: self.retry_after,
-                    diagnostic: "the answer broke off".to_owned(),
-                }
-            } else {
-                self.unexpected(format!(
-                    "the answer is not as it is described, at line {}, column {}",
-                    error.line(),
-                    error.column()
-                ))
-            }
-        })
-    }
-
-    fn unexpected(&self, diagnostic: impl Into<String>) -> BusinessError {
-        BusinessError::Unexpected {
-            status: self.status,
-            diagnostic: diagnostic.into(),
-        }
-    }
-
-    /// What a status means that is not one of those described for the call.
-    fn failure(self) -> BusinessError {
-        match self.status {
-            408 | 429 | 500..=599 => BusinessError::Unavailable {
-                status: Some(self.status),
-                retry_after: self.retry_after,
-                diagnostic: self.diagnostic,
-            },
-            _ => BusinessError::Unexpected {
-                status: self.status,
-                diagnostic: self.diagnostic,
-            },
-        }
-    }
-}
-
-/// How Apple writes an error (contract sheet 4.4).
-#[derive(Deserialize)]
-struct ErrorResponse {
-    errors: Vec<ApiProblem>,
-}
-
-#[derive(Deserialize)]
-struct ApiProblem {
-    #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    title: Option<String>,
-    #[serde(default)]
-    detail: Option<String>,
-}
-
-impl ErrorResponse {
-    /// `None` for a body that is something else.
-    fn read(body: &[u8]) -> Option<Self> {
-        serde_json::from_slice(body)
-            .ok()
-            .filter(|response: &Self| !response.errors.is_empty())
-    }
-
-    /// Whether one of the errors has a code that begins so.
-    fn has_code(&self, beginning: &str) -> bool {
-        self.errors.iter().any(|problem| {
-            let code = problem.code.as_deref().unwrap_or_default();
-            code.starts_with(beginning)
-        })
-    }
-
-    fn words(&self) -> String {
-        let problem = |problem: &ApiProblem| {
-            [&problem.code, &problem.title, &problem.detail]
-                .into_iter()
-                .flatten()
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(": ")
-        };
-        self.errors
-            .iter()
-            .map(problem)
-            .collect::<Vec<_>>()
-            .join("; ")
-    }
+    format!("{ORG_DEVICES_PATH}/{serial}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl Reply {
-        /// An answer with this body, to a request that held no secret.
-        pub(super) fn of(status: u16, body: &str) -> Self {
-            Self::new(status, None, body.as_bytes().to_vec(), false, &[])
-        }
-
-        pub(super) fn with_retry_after(self, seconds: u64) -> Self {
-            Self {
-                retry_after: Some(Duration::from_secs(seconds)),
-                ..self
-            }
-        }
-    }
 
     #[test]
     fn the_defaults_are_apples_own_addresses() {
@@ -661,111 +376,6 @@ mod tests {
         assert_eq!(
             settings.audience, "https://account.apple.com/auth/oauth2/v2/token",
             "contract sheet 4.7"
-        );
-    }
-
-    #[test]
-    fn what_a_status_means_that_no_call_describes() {
-        for status in [408, 429, 500, 502, 503, 504, 599] {
-            let failure = Reply::of(status, "").with_retry_after(30).failure();
-            assert_eq!(
-                failure,
-                BusinessError::Unavailable {
-                    status: Some(status),
-                    retry_after: Some(Duration::from_secs(30)),
-                    diagnostic: String::new(),
-                }
-            );
-        }
-        for status in [201, 204, 302, 304, 400, 404, 405, 406, 410] {
-            let failure = Reply::of(status, "why").failure();
-            let BusinessError::Unexpected {
-                status: told,
-                diagnostic,
-            } = failure
-            else {
-                panic!("{status}: {failure}");
-            };
-            assert_eq!(told, status);
-            let repeated = if status < 300 { "" } else { "why" };
-            assert_eq!(diagnostic, repeated, "of success nothing is repeated");
-        }
-    }
-
-    #[test]
-    fn an_answer_that_broke_off_is_asked_for_again_and_another_text_is_not() {
-        let read = |body: &str| Reply::of(200, body).json::<Vec<u8>>().unwrap_err();
-        assert!(matches!(read("[1, 2"), BusinessError::Unavailable { .. }));
-        for body in ["", "<html>", "{}", "[\"secret\"]"] {
-            let error = read(body);
-            assert!(matches!(error, BusinessError::Unexpected { .. }), "{body}");
-            assert!(!error.diagnostic().contains("secret"));
-        }
-        let cut = Reply::new(200, None, b"[1, 2".to_vec(), true, &[]);
-        let error = cut.json::<Vec<u8>>().unwrap_err();
-        assert!(
-            matches!(error, BusinessError::Unexpected { .. }),
-            "too large is not broken off"
-        );
-    }
-
-    #[test]
-    fn an_error_of_apples_form_is_told_in_its_words_without_secrets() {
-        let body = r#"{"errors":[{"id":"1","status":"403","code":"FORBIDDEN","title":"No.","detail":"token abcdef123456 may not"},{"code":"OTHER"}]}"#;
-        let reply = Reply::new(
-            403,
-            None,
-            body.as_bytes().to_vec(),
-            false,
-            &["abcdef123456"],
-        );
-        assert_eq!(
-            reply.diagnostic,
-            "FORBIDDEN: No.: token [code] may not; OTHER"
-        );
-        for other in ["", "{}", r#"{"errors":[]}"#, r#"{"errors":"x"}"#, "<html>"] {
-            assert!(ErrorResponse::read(other.as_bytes()).is_none(), "{other}");
-        }
-    }
-
-    #[test]
-    fn each_failure_says_whether_the_next_question_fares_better() {
-        let unavailable = |status, retry_after| BusinessError::Unavailable {
-            status,
-            retry_after,
-            diagnostic: String::new(),
-        };
-        let forbidden = Refusal::Forbidden {
-            diagnostic: String::new(),
-        };
-        for error in [
-            BusinessError::Credential(forbidden),
-            unavailable(None, None),
-            unavailable(Some(429), None),
-            unavailable(Some(503), None),
-            unavailable(Some(500), Some(Duration::from_secs(1))),
-        ] {
-            assert!(error.concerns_every_call(), "{error}");
-        }
-        for error in [
-            unavailable(Some(500), None),
-            unavailable(Some(504), None),
-            Reply::of(400, "").failure(),
-        ] {
-            assert!(!error.concerns_every_call(), "{error}");
-        }
-    }
-
-    #[test]
-    fn invalid_client_is_explained() {
-        let refused = BusinessError::Credential(Refusal::NoToken {
-            error: "invalid_client".to_owned(),
-            diagnostic: String::new(),
-        });
-        let words = refused.to_string();
-        assert!(
-            words.contains("invalid_client") && words.contains("do not belong together"),
-            "{words}"
         );
     }
 }

@@ -3,7 +3,6 @@
 //! It is a JWT signed with ES256, and as good as the key until it ends. Apple allows 180 days; here one lives for minutes and
 //! is made anew for each access token, so that one that leaks is soon worth nothing.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +12,12 @@ use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     RsaKeyPair,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use serde::Serialize;
 use zeroize::Zeroizing;
+
+use crate::push_certificate::add_section;
 
 /// How long an assertion is good for, from the moment it is made: long enough for clocks that differ and for a slow call.
 pub const LIFE: Duration = Duration::from_secs(20 * 60);
@@ -116,13 +115,7 @@ impl SigningKey {
         let der = self.0.inner();
         // Room for all of it at once, so that no smaller copy is left behind in memory.
         let mut pem = Zeroizing::new(String::with_capacity(der.len() * 3 / 2 + 128));
-        let lines = "a String takes any text";
-        writeln!(pem, "-----BEGIN PRIVATE KEY-----").expect(lines);
-        for line in der.chunks(48) {
-            let line = Zeroizing::new(STANDARD.encode(line));
-            writeln!(pem, "{}", *line).expect(lines);
-        }
-        writeln!(pem, "-----END PRIVATE KEY-----").expect(lines);
+        add_section(&mut pem, "PRIVATE KEY", der);
         pem
     }
 }
