@@ -25,6 +25,11 @@ use crate::permit::{Actor, Edit, OrganisationId, Permit, Read};
 use crate::server_tokens::{self, Listing};
 use crate::{Error, Escrow, Result, codes, search};
 
+mod timeline;
+
+pub use timeline::TimelineEntry;
+use timeline::{History, timeline};
+
 /// A device as lists show it.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceSummary {
@@ -121,17 +126,6 @@ pub struct DeviceView {
     pub listings: Vec<Listing>,
     /// What happened to it, newest first.
     pub timeline: Vec<TimelineEntry>,
-}
-
-/// One line of a device's timeline.
-#[derive(Clone, Debug, Serialize)]
-pub struct TimelineEntry {
-    /// When.
-    pub at: Timestamp,
-    /// A stable word, such as `code.observed`.
-    pub what: String,
-    /// More, in words.
-    pub details: String,
 }
 
 /// Which devices a list shows.
@@ -784,101 +778,4 @@ impl Devices<'_> {
             .await;
         self.0.audit_refusal(permit, result).await
     }
-}
-
-/// What a timeline is told from, apart from the rows it reads itself.
-struct History<'a> {
-    epochs: &'a [Epoch],
-    commands: &'a [Command],
-    unlocks: &'a [UnlockSummary],
-    locks: &'a [LockSummary],
-}
-
-/// What happened to a device, newest first, from the rows that record it.
-async fn timeline(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    history: &History<'_>,
-) -> Result<Vec<TimelineEntry>> {
-    let mut lines = Vec::new();
-    let mut add = |at: Timestamp, what: &str, details: String| {
-        lines.push(TimelineEntry {
-            at,
-            what: what.to_owned(),
-            details,
-        });
-    };
-    for epoch in history.epochs {
-        let how = match epoch.opened_by {
-            OpenedBy::Authenticate => "it enrolled",
-            OpenedBy::TokenUpdate => "it enrolled; its Authenticate was not seen",
-            OpenedBy::Adopted => "first seen, enrolled already",
-        };
-        add(epoch.opened_at, "enrollment.opened", how.to_owned());
-        if let Some(closed_at) = epoch.closed_at {
-            add(
-                closed_at,
-                "enrollment.closed",
-                epoch.state_reason.clone().unwrap_or_default(),
-            );
-        }
-    }
-    for command in history.commands {
-        add(
-            command.created_at,
-            "command.made",
-            command.what.request_type().to_owned(),
-        );
-        if let Some(at) = command.answered_at {
-            let outcome = command.reason.as_deref().unwrap_or("answered");
-            add(
-                at,
-                "command.answered",
-                format!("{}: {outcome}", command.what.request_type()),
-            );
-        }
-    }
-    for unlock in history.unlocks {
-        add(
-            unlock.requested_at,
-            "unlock.requested",
-            format!("by {}: {}", unlock.requested_by, unlock.reason),
-        );
-        if let Some(at) = unlock.ended_at {
-            add(at, "unlock.ended", unlock.state.as_str().to_owned());
-        }
-    }
-    for lock in history.locks {
-        add(
-            lock.requested_at,
-            "lock.requested",
-            format!("by {}: {}", lock.requested_by, lock.reason),
-        );
-        if let Some(at) = lock.ended_at {
-            add(at, "lock.ended", lock.state.as_str().to_owned());
-        }
-    }
-    for (at, said) in lock_statuses::changes(tx, organisation, serial).await? {
-        add(at, "status.changed", said);
-    }
-    let observations = tx
-        .fetch_all(
-            "SELECT code, standing, recorded_at FROM code_observations WHERE organisation = $1 AND serial = $2 \
-             ORDER BY id DESC LIMIT 100",
-            params![organisation.as_str(), serial.as_str()],
-        )
-        .await?;
-    for row in observations {
-        let code: String = row.get("code")?;
-        let standing: String = row.get("standing")?;
-        lines.push(TimelineEntry {
-            at: row.get("recorded_at")?,
-            what: "code.observed".to_owned(),
-            details: format!("{code} ({standing})"),
-        });
-    }
-    lines.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.what.cmp(&b.what)));
-    lines.truncate(200);
-    Ok(lines)
 }
