@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::db::{Row, Tx, params};
 use crate::names::names;
 use crate::operations::{self, Operation};
-use crate::permit::{Connections, OrganisationId, Permit, Read};
+use crate::permit::{Connections, OrganisationId, Permit, Read, Refresh};
 use crate::{Error, Escrow, Result, audit};
 
 const TOKEN: &str = "server token";
@@ -276,12 +276,23 @@ pub(crate) async fn find(
     organisation: &OrganisationId,
     wanted: &str,
 ) -> Result<Option<String>> {
+    Ok(by_name(tx, organisation, wanted)
+        .await?
+        .map(|token| token.id))
+}
+
+/// A live token by its identifier or name.
+async fn by_name(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    wanted: &str,
+) -> Result<Option<ServerTokenView>> {
     tx.fetch_optional(
-        "SELECT id FROM server_tokens WHERE organisation = $1 AND (id = $2 OR name = $2) AND removed_at IS NULL",
+        select_tokens!("WHERE organisation = $1 AND (id = $2 OR name = $2) AND removed_at IS NULL"),
         params![organisation.as_str(), wanted],
     )
     .await?
-    .map(|row| row.get("id"))
+    .map(|row| ServerTokenView::from_row(&row))
     .transpose()
 }
 
@@ -581,6 +592,56 @@ impl ServerTokens<'_> {
             })
             .await;
         self.0.audit_refusal(permit, result).await
+    }
+
+    /// A token by its identifier or name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find(
+        &self,
+        organisation: &OrganisationId,
+        wanted: &str,
+    ) -> Result<Option<ServerTokenView>> {
+        let (organisation, wanted) = (organisation.clone(), wanted.to_owned());
+        self.0
+            .db
+            .read(async move |tx| by_name(tx, &organisation, &wanted).await)
+            .await
+    }
+
+    /// Has the device list of a token's server read at once; `None` when there is no such token.
+    ///
+    /// # Errors
+    /// When the permit no longer holds, or the database fails.
+    pub async fn list_now(
+        &self,
+        permit: &Permit<Refresh>,
+        wanted: &str,
+    ) -> Result<Option<ServerTokenView>> {
+        let (escrow, confirmed, wanted) = (self.0.clone(), permit.clone(), wanted.to_owned());
+        let result = self
+            .0
+            .db
+            .write("server_tokens.list_now", async move |tx| {
+                confirmed.confirm(tx).await?;
+                let organisation = confirmed.organisation();
+                let Some(token) = by_name(tx, organisation, &wanted).await? else {
+                    return Ok(None);
+                };
+                list_soon(tx, organisation, &token.id).await?;
+                audit::record(
+                    tx,
+                    &escrow,
+                    confirmed.entry("server_token.list").subject(&token.id),
+                )
+                .await?;
+                Ok(Some(token))
+            })
+            .await;
+        let found = self.0.audit_refusal(permit, result).await;
+        self.0.wake_listings();
+        found
     }
 
     /// Opens a token, for a worker; `None` when it was removed.

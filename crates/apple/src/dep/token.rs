@@ -46,6 +46,22 @@ pub enum TokenExpiry {
     Expired,
 }
 
+impl TokenExpiry {
+    /// How close a token is to its `end` at `now`.
+    #[must_use]
+    pub fn of(end: Timestamp, now: Timestamp) -> Self {
+        if now >= end {
+            Self::Expired
+        } else if now >= end.minus(URGENT) {
+            Self::Urgent
+        } else if now >= end.minus(WARNING) {
+            Self::Expiring
+        } else {
+            Self::Fine
+        }
+    }
+}
+
 /// Why a JSON text is not a server token. Nothing of the text is ever in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenJsonError {
@@ -150,16 +166,7 @@ impl ServerToken {
     /// How close it is to its end.
     #[must_use]
     pub fn expiry_level(&self, now: Timestamp) -> TokenExpiry {
-        let end = self.access_token_expiry;
-        if now >= end {
-            TokenExpiry::Expired
-        } else if now >= end.minus(URGENT) {
-            TokenExpiry::Urgent
-        } else if now >= end.minus(WARNING) {
-            TokenExpiry::Expiring
-        } else {
-            TokenExpiry::Fine
-        }
+        TokenExpiry::of(self.access_token_expiry, now)
     }
 
     pub(super) fn consumer_secret(&self) -> &str {

@@ -14,10 +14,14 @@ use crate::App;
 use crate::http::problem::Document;
 
 mod audit;
+mod business_api;
 mod bypass_codes;
 mod codes;
 mod coverage;
+pub(crate) mod dep_tokens;
 mod devices;
+mod lock_status;
+mod locks;
 mod mdm;
 mod me;
 mod organisations;
@@ -57,11 +61,16 @@ routes! {
     devices: list __path_list, show __path_show, set __path_set, refresh __path_refresh;
     codes: reveal __path_reveal, add __path_add;
     unlocks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;
+    locks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;
+    lock_status: show __path_show;
     bypass_codes: make_or_read __path_make_or_read;
     coverage: show __path_show;
     mdm: list __path_list, add __path_add, show __path_show, change __path_change, remove __path_remove, test __path_test,
         rotate_secret __path_rotate_secret, retire_previous_secret __path_retire_previous_secret;
     push_certificates: list __path_list, add __path_add, remove __path_remove, test __path_test;
+    dep_tokens: make_key __path_make_key, list_keys __path_list_keys, list __path_list, put __path_put, remove __path_remove,
+        sync __path_sync, test __path_test;
+    business_api: show __path_show, put __path_put, remove __path_remove, test __path_test;
     tokens: list __path_list, create __path_create, revoke __path_revoke;
     organisations: list __path_list, create __path_create, set __path_set;
     audit: list __path_list;

@@ -7,6 +7,7 @@ use activation_lock::device::{
 };
 use activation_lock::explain;
 use activation_lock::guard::AllowedBeforeEscrow;
+use activation_lock::lock::OurLock;
 use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
 use activation_lock::window::{self, Window};
@@ -25,6 +26,9 @@ use escrow::permit::{Edit, OrganisationId, Permit, Read, Refresh};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::dep_tokens::ListingRow;
+use super::lock_status::AppleWord;
+use super::locks::{LockRow, Ours};
 use super::mdm;
 use super::shown::{ConnectionNames, Explained, Explanation, Moment, Page};
 use crate::App;
@@ -90,6 +94,9 @@ pub(super) struct DeviceRow {
     window_closes_at: Option<Moment>,
     /// Why its codes may have lost their use, such as `checked_out`. More may come.
     suspect: Option<String>,
+    /// How the organisation's own lock on it stands: `none`, `confirmed`, `unknown` (it may be on) or `someone_elses`.
+    #[schema(value_type = String)]
+    lock: OurLock,
     /// When it was last heard of in an event that was recorded; polls are not.
     seen_at: Moment,
 }
@@ -109,6 +116,7 @@ impl DeviceRow {
             window: summary.window,
             window_closes_at: summary.window_closes_at.map(Moment),
             suspect: summary.suspect,
+            lock: summary.lock,
             seen_at: summary.seen_at.into(),
         }
     }
@@ -182,6 +190,14 @@ pub(super) struct Device {
     commands: Vec<CommandRow>,
     /// Its unlocks, newest first.
     unlocks: Vec<UnlockRow>,
+    /// How the organisation's own lock stands, with what would strand it.
+    organisation_lock: Ours,
+    /// Its locks by the organisation, newest first.
+    locks: Vec<LockRow>,
+    /// Apple's own status of its lock.
+    apple_status: AppleWord,
+    /// The servers of Apple's enrolment service that list it, or did.
+    listings: Vec<ListingRow>,
     /// What happened to it, newest first.
     timeline: Vec<TimelineRow>,
 }
@@ -529,6 +545,10 @@ impl Device {
         let source = view.cellular_source.map(|source| source.as_str());
         Self {
             window: window_in_words(&view.summary, now),
+            organisation_lock: Ours::new(&view.lock, view.summary.product_type.as_ref()),
+            locks: view.locks.into_iter().map(LockRow::from).collect(),
+            apple_status: view.status.into(),
+            listings: view.listings.into_iter().map(ListingRow::from).collect(),
             summary: DeviceRow::new(view.summary, names),
             identity: view.identity.map(Identity::from),
             cellular: Cellular {

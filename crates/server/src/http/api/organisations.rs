@@ -25,6 +25,10 @@ pub(super) struct Organisation {
     /// Whether devices may be told to allow a person's lock: `leave` (nothing is sent), `allow` (once a code is held) or `deny`.
     #[schema(value_type = String)]
     user_lock: UserLockPolicy,
+    /// Whether devices that Apple newly lists are locked by the organisation. At most 20 an hour; then it pauses for a person.
+    lock_on_listing: bool,
+    /// Since when it pauses; setting it anew goes on.
+    lock_on_listing_paused_at: Option<Moment>,
     created_at: Moment,
 }
 
@@ -34,6 +38,8 @@ impl From<Row> for Organisation {
             id: row.id,
             name: row.name,
             user_lock: row.user_lock,
+            lock_on_listing: row.lock_on_listing,
+            lock_on_listing_paused_at: row.listing_paused_at.map(Moment),
             created_at: row.created_at.into(),
         }
     }
@@ -47,13 +53,31 @@ pub(super) struct NewOrganisation {
     name: String,
 }
 
-/// What an organisation wants.
+/// What an organisation wants. What is left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = OrganisationPolicy)]
 pub(super) struct Policy {
     /// `leave`, `allow` or `deny`.
-    user_lock: String,
+    user_lock: Option<String>,
+    /// Whether devices that Apple newly lists are locked by the organisation.
+    lock_on_listing: Option<bool>,
+}
+
+/// The organisation that a path names, by identifier or name, among those within reach.
+pub(super) async fn of_path(app: &App, caller: &Caller, id: &str) -> Result<Row, Problem> {
+    app.escrow
+        .organisations()
+        .find(&caller.actor, id)
+        .await?
+        .ok_or_else(|| {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "unknown-organisation",
+                "No such organisation",
+                "No organisation with this identifier is known to this token.",
+            )
+        })
 }
 
 /// List the organisations that the token may act in, by name.
@@ -119,7 +143,8 @@ pub(super) async fn create(
     }
 }
 
-/// Set whether the devices of an organisation may be told to allow a person's lock.
+/// Set what an organisation wants: whether its devices may be told to allow a person's lock, and whether newly listed ones are
+/// locked by it.
 #[utoipa::path(
     patch,
     path = "/v1/organisations/{id}",
@@ -143,19 +168,7 @@ pub(super) async fn set(
         .escrow
         .authorise(&caller.actor, &caller.anywhere(), "organisations")
         .await?;
-    let mut found = app
-        .escrow
-        .organisations()
-        .find(&caller.actor, &id)
-        .await?
-        .ok_or_else(|| {
-            Problem::new(
-                StatusCode::NOT_FOUND,
-                "unknown-organisation",
-                "No such organisation",
-                "No organisation with this identifier is known to this token.",
-            )
-        })?;
+    let found = of_path(&app, &caller, &id).await?;
     let permit: Permit<Admin> = app
         .escrow
         .authorise(
@@ -165,13 +178,23 @@ pub(super) async fn set(
         )
         .await?;
     let given: Policy = body.json()?;
-    found.user_lock = given
-        .user_lock
-        .parse()
-        .map_err(|_| Problem::bad_request("`user_lock` is not one of `leave`, `allow`, `deny`."))?;
-    app.escrow
-        .organisations()
-        .set_user_lock(&permit, found.user_lock)
-        .await?;
-    Ok(Json(found.into()))
+    let user_lock: Option<UserLockPolicy> = match given.user_lock.as_deref() {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|_| {
+            Problem::bad_request("`user_lock` is not one of `leave`, `allow`, `deny`.")
+        })?),
+    };
+    if user_lock.is_none() && given.lock_on_listing.is_none() {
+        return Err(Problem::bad_request("Nothing is given that could be set.")
+            .hint("Give `user_lock` or `lock_on_listing`."));
+    }
+    let organisations = app.escrow.organisations();
+    if let Some(user_lock) = user_lock {
+        organisations.set_user_lock(&permit, user_lock).await?;
+    }
+    if let Some(on) = given.lock_on_listing {
+        organisations.set_lock_on_listing(&permit, on).await?;
+    }
+    let now = of_path(&app, &caller, found.id.as_str()).await?;
+    Ok(Json(now.into()))
 }

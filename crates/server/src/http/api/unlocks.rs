@@ -4,7 +4,7 @@ use activation_lock::codes::{CodeId, CodeKind};
 use activation_lock::device::SerialNumber;
 use activation_lock::explain;
 use activation_lock::operation::StateName;
-use activation_lock::unlock::{AttemptResult, Outcome, ReviewReason, WaitReason};
+use activation_lock::unlock::{AttemptResult, Outcome, RejectedWhy, ReviewReason, WaitReason};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -51,6 +51,10 @@ pub(super) struct Unlock {
     waiting: Option<Waiting>,
     /// `needs_review`: why, and what is left to try.
     review: Option<Review>,
+    /// `rejected`: why, from Apple's own status: `locked_by_user` (no code of that lock is held), `locked_by_organisation` (none of
+    /// the codes held opens it) or `cannot_tell`. An open set.
+    #[schema(value_type = Option<String>)]
+    rejected: Option<RejectedWhy>,
     /// `unlocked`: by which code.
     unlocked_by: Option<UnlockedBy>,
     /// The calls made for it, oldest first.
@@ -222,6 +226,7 @@ impl From<OperationView> for Unlock {
                 why,
                 untried: details.untried.unwrap_or(0),
             }),
+            rejected: details.rejected,
             unlocked_by: details.by.clone().map(|code| UnlockedBy {
                 code,
                 kind: details.by_kind,
@@ -287,8 +292,8 @@ pub(super) struct Wish {
             is under way for this device, and this is it.", body = Unlock,
             headers(("Location" = String, description = "`/v1/unlocks/{id}`"))),
         (status = 404, description = "`unknown-device`"),
-        (status = 409, description = "`unlock-in-progress`: somebody else's unlock of the device is under way; `unlock` is its \
-            identifier where you may know it. `no-product-type`: Apple demands it and it is not known; nothing was attempted. \
+        (status = 409, description = "`unlock-in-progress`, `lock-in-progress`: another operation of the device is under way; \
+            `unlock` or `lock` is its identifier where you may know it. `no-product-type`: Apple demands it and it is not known; nothing was attempted. \
             `ambiguous-device`: several organisations know it; name one."),
         (status = 422, description = "`idempotency-key-reused`: the key was used for another request.")
     )
@@ -329,19 +334,23 @@ pub(super) async fn request(
     match app.escrow.operations().enqueue(&permit, new).await? {
         Enqueued::New(unlock) | Enqueued::Same(unlock) => Ok(accepted(unlock)),
         Enqueued::LiveElsewhere(live) => Err(in_progress(live)),
-        Enqueued::KeyReused => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency-key-reused",
-            "The idempotency key was used for something else",
-            "The key of this request was sent before with another request.",
-        )
-        .hint("Use a new key for each new wish, and the same one only to repeat the very same request.")),
+        Enqueued::KeyReused => Err(key_reused()),
         Enqueued::NoProductType => Err(no_product_type()),
         Enqueued::UnknownDevice => Err(Problem::unknown_device()),
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(super) fn key_reused() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "idempotency-key-reused",
+        "The idempotency key was used for something else",
+        "The key of this request was sent before with another request.",
+    )
+    .hint("Use a new key for each new wish, and the same one only to repeat the very same request.")
+}
+
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
@@ -555,6 +564,12 @@ pub(super) struct ListQuery {
     limit: Option<u32>,
 }
 
+impl ListQuery {
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.unwrap_or(20).clamp(1, 100)
+    }
+}
+
 /// List the unlocks of a device, newest first.
 #[utoipa::path(
     get,
@@ -579,11 +594,10 @@ pub(super) async fn list(
         .escrow
         .authorise(&caller.actor, &organisation, format!("device {serial}"))
         .await?;
-    let limit = query.limit.unwrap_or(20).clamp(1, 100);
     let unlocks = app
         .escrow
         .operations()
-        .of_device(&permit, &serial, limit)
+        .of_device(&permit, &serial, query.limit())
         .await?;
     if unlocks.is_empty() && !devices::is_known(&app, &caller, &organisation, &serial).await? {
         return Err(Problem::unknown_device());
