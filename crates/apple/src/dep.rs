@@ -12,7 +12,8 @@ use activation_lock::lock::{Response, Trouble};
 
 pub use devices::{Account, DepDevice, DevicePage, OpType};
 pub use lock::{LockAnswer, LostMessage, LostMessageError};
-pub use service::{DepService, DepSettings, NanoDep, NanoDepError, RandomBytes};
+pub use nanodep::{NanoDep, NanoDepError};
+pub use service::{DepService, DepSettings, RandomBytes};
 
 use service::{Failure, Reply, Told};
 
@@ -20,6 +21,7 @@ mod ber;
 mod devices;
 pub mod key;
 mod lock;
+mod nanodep;
 mod oauth;
 mod service;
 pub mod token;

@@ -10,8 +10,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_e
 use url::Url;
 use zeroize::Zeroizing;
 
-/// What is escaped: everything but letters, digits and these four (RFC 5849, 3.6).
-const ESCAPED: AsciiSet = NON_ALPHANUMERIC
+/// What is escaped: everything but letters, digits and these four (RFC 5849, 3.6; RFC 3986, 2.3).
+pub(super) const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -34,18 +34,22 @@ pub(super) struct Signer<'a> {
 }
 
 impl Signer<'_> {
-    /// The value of `Authorization` for a request without a form in its body.
-    pub(super) fn authorization(&self, method: &str, url: &Url) -> Zeroizing<String> {
+    /// The value of `Authorization` for a request without a form in its body, and the signature in it by itself.
+    pub(super) fn authorization(
+        &self,
+        method: &str,
+        url: &Url,
+    ) -> (Zeroizing<String>, Zeroizing<String>) {
         let mut parameters = self.protocol();
         let signature = self.signature(&base_string(method, url, &parameters));
-        parameters.push(("oauth_signature", signature));
+        parameters.push(("oauth_signature", signature.clone()));
         let mut header = Zeroizing::new(String::with_capacity(512));
         let room = "a String takes any text";
         write!(header, "OAuth realm=\"{}\"", self.realm).expect(room);
         for (name, value) in &parameters {
             write!(header, ", {name}=\"{}\"", escaped(value)).expect(room);
         }
-        header
+        (header, Zeroizing::new(signature))
     }
 
     fn protocol(&self) -> Vec<(&'static str, String)> {
@@ -151,6 +155,16 @@ mod tests {
         }
     }
 
+    /// RFC 5849, 3.6.
+    #[test]
+    fn what_is_escaped_is_that_of_the_rfc() {
+        assert_eq!(escaped("aZ09-._~").to_string(), "aZ09-._~");
+        assert_eq!(
+            escaped(" +/=&%\u{e9}").to_string(),
+            "%20%2B%2F%3D%26%25%C3%A9"
+        );
+    }
+
     /// RFC 5849, 1.2: the request for the photo, word for word.
     #[test]
     fn the_photo_of_the_rfc_is_signed() {
@@ -166,7 +180,7 @@ mod tests {
         };
         let url = "http://photos.example.net/photos?file=vacation.jpg&size=original";
         assert_eq!(
-            *signer.authorization("GET", &url.parse().unwrap()),
+            *signer.authorization("GET", &url.parse().unwrap()).0,
             "OAuth realm=\"Photos\", oauth_consumer_key=\"dpf43f3p2l4k3l03\", \
              oauth_token=\"nnch734d00sl2jdk\", oauth_signature_method=\"HMAC-SHA1\", \
              oauth_timestamp=\"137131202\", oauth_nonce=\"chapoH\", \
@@ -188,14 +202,17 @@ mod tests {
         };
         let url: Url = "https://mdmenrollment.apple.com/session".parse().unwrap();
         let signature = |signer: &Signer<'_>| {
-            let header = signer.authorization("GET", &url);
+            let (header, signature) = signer.authorization("GET", &url);
             assert!(header.starts_with("OAuth realm=\"ADM\", oauth_consumer_key=\"CK_1\""));
-            header.rsplit_once(", ").unwrap().1.to_owned()
+            let (_, last) = header.rsplit_once(", ").unwrap();
+            assert_eq!(last, format!("oauth_signature=\"{}\"", escaped(&signature)));
+            signature
         };
         let with = signature(&signer);
         assert!(
             signer
                 .authorization("GET", &url)
+                .0
                 .contains(", oauth_version=\"1.0\", ")
         );
         signer.version = false;

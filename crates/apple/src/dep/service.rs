@@ -9,21 +9,18 @@ use activation_lock::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use data_encoding::HEXLOWER;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use url::Url;
 use zeroize::Zeroizing;
 
+use super::nanodep::NanoDep;
 use super::oauth::Signer;
 use super::token::ServerToken;
 use crate::escrow_key_unlock::{is_refusal, retry_after, tls_error, words};
 use crate::redaction;
-use crate::transport::{
-    self, ExtraAuthorities, Origin, OriginError, Timeouts, TransportError, bounded_body,
-};
+use crate::transport::{self, ExtraAuthorities, Origin, Timeouts, TransportError, bounded_body};
 use crate::unverified::{
     BODY_LIMIT, DEP_CONTENT_TYPE, DEP_ORIGIN, DEP_PROTOCOL_VERSION, SESSION_PATH,
 };
@@ -107,68 +104,6 @@ struct Current {
 struct Session {
     number: u64,
     text: HeaderValue,
-}
-
-/// The proxy of NanoDEP: it has the server token, so that none is needed here (mdm-connectors, 7).
-#[derive(Clone)]
-pub struct NanoDep {
-    origin: Origin,
-    prefix: String,
-    api_key: Zeroizing<String>,
-}
-
-/// Why NanoDEP cannot be called so.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NanoDepError {
-    /// The address.
-    #[error("the address of NanoDEP cannot be used: {0}")]
-    Address(#[from] OriginError),
-    /// A query, a fragment or a user name in the address.
-    #[error("give the address of NanoDEP alone, such as https://dep.example.org:9001")]
-    TooMuch,
-    /// The name.
-    #[error(
-        "{0:?} is no name of a server in NanoDEP: it takes letters, digits and signs, but no slash, and its paths hold the name"
-    )]
-    Name(String),
-    /// The key.
-    #[error("the API key of NanoDEP is empty; give the one that it was started with (-api)")]
-    Key,
-}
-
-impl NanoDep {
-    /// `url` is where NanoDEP listens (https, or http on this machine; a path before its own is kept), `dep_name` the name it
-    /// knows the token by, and `api_key` the password of its API.
-    ///
-    /// # Errors
-    /// When one of them cannot be used.
-    pub fn new(url: &str, dep_name: &str, api_key: &str) -> Result<Self, NanoDepError> {
-        let mut url = Url::parse(url.trim()).map_err(OriginError::NotAUrl)?;
-        let bare = url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
-        let path = url.path().trim_end_matches('/').to_owned();
-        if !url.cannot_be_a_base() {
-            url.set_path("");
-        }
-        if !bare {
-            return Err(NanoDepError::TooMuch);
-        }
-        // It cuts the name out of the decoded path at the first slash.
-        if dep_name.trim().is_empty() || dep_name.contains('/') || [".", ".."].contains(&dep_name) {
-            return Err(NanoDepError::Name(dep_name.chars().take(200).collect()));
-        }
-        if api_key.trim().is_empty() {
-            return Err(NanoDepError::Key);
-        }
-        let name = utf8_percent_encode(dep_name, NON_ALPHANUMERIC);
-        Ok(Self {
-            origin: url.as_str().parse()?,
-            prefix: format!("{path}/proxy/{name}"),
-            api_key: Zeroizing::new(api_key.to_owned()),
-        })
-    }
 }
 
 /// One call, as it is sent. Its body may be sent again.
@@ -548,7 +483,7 @@ impl DepService {
         let token = &holder.token;
         let mut nonce = [0; 16];
         (holder.random)(&mut nonce);
-        let authorization = Signer {
+        let (authorization, signature) = Signer {
             realm: "ADM",
             consumer_key: token.consumer_key(),
             consumer_secret: token.consumer_secret(),
@@ -564,6 +499,7 @@ impl DepService {
         authorization.set_sensitive(true);
         let mut secrets: Vec<_> = secrets_of(token).collect();
         secrets.extend(text_of(&authorization));
+        secrets.push(signature);
         let sent = self
             .request(Method::GET, SESSION_PATH)
             .header(AUTHORIZATION, authorization)
@@ -659,5 +595,18 @@ fn failed(error: &reqwest::Error, secrets: &[Zeroizing<String>]) -> Failed {
         },
         diagnostic: redaction::diagnostic(words(error).as_bytes(), false, &secrets),
         may_have_left: !never_left,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_apples_own_address() {
+        let settings = DepSettings::default();
+        assert_eq!(settings.origin.to_string(), DEP_ORIGIN);
+        let url = settings.origin.at(SESSION_PATH, None);
+        assert_eq!(url.as_str(), "https://mdmenrollment.apple.com/session");
     }
 }

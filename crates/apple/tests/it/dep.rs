@@ -8,6 +8,7 @@ use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
 use apple::dep::token::ServerToken;
 use apple::dep::{DepService, DepSettings, LockAnswer, LostMessage, RandomBytes};
 use apple::transport::{ExtraAuthorities, Timeouts};
+use data_encoding::BASE64;
 use sim::dep::{Dep, DepDevice, DepOptions, DepToken};
 use sim::{Apple, AppleDevice, AppleOptions};
 
@@ -15,6 +16,7 @@ use crate::support::{CODE, SERIAL, now};
 
 mod answers;
 mod lists;
+mod nanodep;
 mod session;
 mod token_file;
 mod wire;
@@ -82,12 +84,15 @@ impl Organisation {
     fn shows_a_secret(&self, said: &str) -> bool {
         let token = &self.token;
         let said = said.to_lowercase();
-        let hash = hash(CODE).to_string();
+        let hash = hash(CODE);
+        let text = hash.to_string();
         [
-            &token.consumer_secret,
-            &token.access_token,
-            &token.access_secret,
-            &hash,
+            token.consumer_secret.clone(),
+            token.access_token.clone(),
+            token.access_secret.clone(),
+            BASE64.encode(text.as_bytes()),
+            BASE64.encode(hash.bytes()),
+            text,
         ]
         .iter()
         .any(|secret| said.contains(&secret.to_lowercase()))

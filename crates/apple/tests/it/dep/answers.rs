@@ -101,6 +101,24 @@ async fn t6_a_refused_session_is_begun_anew_once_and_the_call_sent_again() {
 }
 
 #[tokio::test]
+async fn t6_another_403_is_no_reason_for_a_new_session() {
+    let organisation = Organisation::new().await;
+    let service = organisation.service();
+    for body in ["", "QUOTA", "{\"error\":\"no\"}"] {
+        organisation.dep.push_fault(status(403).body(body));
+        let answer = lock(&service).await;
+        assert_eq!(
+            (answer.outcome, answer.status),
+            (LockOutcome::Credential, Some(403))
+        );
+    }
+    assert_eq!(
+        (organisation.calls(SESSION), organisation.calls(LOCK)),
+        (1, 3)
+    );
+}
+
+#[tokio::test]
 async fn t6_a_refused_token_is_a_credential_and_the_lock_call_stays_unsent() {
     let organisation = Organisation::new().await;
     organisation.dep.expire_token(&organisation.token);
@@ -384,6 +402,31 @@ async fn r13_the_time_runs_out_with_or_without_the_lock_call_under_way() {
     gate.open();
 }
 
+/// The first lock call was refused its session, so that nothing happened; the second never left.
+#[tokio::test]
+async fn r13_the_time_runs_out_while_a_session_is_begun_anew() {
+    let organisation = Organisation::new().await;
+    // Nothing is held but the second session: the time is short, and is tried again with more where the machine is slow.
+    for overall in [1, 2, 4, 8, 16] {
+        let service = organisation.impatient(Duration::from_secs(overall));
+        if service.account(now()).await.is_err() {
+            continue;
+        }
+        organisation.dep.expire_sessions();
+        let gate = Gate::new();
+        organisation
+            .dep
+            .push_fault(DepFault::hold(&gate).on(SESSION));
+        let answer = lock(&service).await;
+        gate.open();
+        assert_eq!(answer.outcome, LockOutcome::Unavailable);
+        assert!(!answer.may_have_reached_apple);
+        assert_eq!(organisation.calls(LOCK), 1);
+        return;
+    }
+    panic!("an account is not told within 16 seconds");
+}
+
 #[tokio::test]
 async fn r23_what_the_service_repeats_is_taken_out() {
     let organisation = Organisation::new().await;
@@ -396,12 +439,24 @@ async fn r23_what_the_service_repeats_is_taken_out() {
         assert!(answer.diagnostic.contains(MARK) || answer.diagnostic.contains("withheld"));
     }
     // What is echoed of the others is the session, or the signature.
+    let chosen = r#"{"auth_session_token":"a-session-of-our-choice"}"#;
     for path in ["/account", SESSION] {
-        organisation.dep.expire_sessions();
+        let service = organisation.service();
+        if path != SESSION {
+            organisation
+                .dep
+                .push_fault(DepFault::status(200).body(chosen).on(SESSION));
+        }
         organisation.dep.push_fault(DepFault::echo(500).on(path));
         let error = service.account(now()).await.unwrap_err();
         for said in [error.to_string(), format!("{error:?}")] {
             assert!(!organisation.shows_a_secret(&said), "{path}");
+            assert!(!said.contains("a-session-of-our-choice"), "{path}");
+            let signatures = said.split("oauth_signature=").skip(1);
+            for signature in signatures {
+                let signature = signature.trim_start_matches(['"', '\\']);
+                assert!(signature.starts_with(MARK), "{path}");
+            }
             assert!(said.contains(MARK) || said.contains("withheld"), "{path}");
         }
     }

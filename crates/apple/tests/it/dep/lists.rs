@@ -120,6 +120,17 @@ async fn all_devices_are_fetched_page_by_page_and_then_what_happened_to_them() {
 }
 
 #[tokio::test]
+async fn a_page_of_none_or_of_too_many_is_not_asked_for() {
+    let organisation = Organisation::new().await;
+    let service = organisation.service();
+    for limit in [0, 1, 1000, u16::MAX] {
+        // The fake refuses a limit of 0.
+        let page = service.fetch_devices(None, limit, now()).await;
+        assert_eq!(page.unwrap().devices.len(), 1, "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn a_cursor_that_is_not_taken_says_why_and_what_follows() {
     let organisation = Organisation::new().await;
     let service = organisation.service();

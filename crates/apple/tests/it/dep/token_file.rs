@@ -8,6 +8,9 @@ use apple::dep::key::{TokenKey, TokenKeyError};
 use apple::dep::token::{ServerToken, TokenExpiry, TokenJsonError};
 use apple::dep::token_file::TokenFileError;
 use data_encoding::BASE64;
+use sim::dep::{TokenFileCipher, TokenFileOptions};
+
+use super::{Organisation, counting, now};
 
 /// 2027-01-01T00:00:00Z.
 const END: Timestamp = Timestamp(1_798_761_600_000);
@@ -296,4 +299,44 @@ fn keys_of_other_kinds_are_refused_by_name() {
     assert_eq!(mixed.err(), Some(TokenKeyError::OtherCertificate));
     let none = TokenKey::from_pem(&file("ours-key.pem"), Some(&file("token.json")));
     assert_eq!(none.err(), Some(TokenKeyError::NoCertificate));
+}
+
+/// The other writing of the same contract: lengths left open everywhere, strings in pieces, JSON broken anywhere.
+#[tokio::test]
+async fn t10_the_portal_makes_a_file_for_our_certificate_and_its_token_works() {
+    let organisation = Organisation::new().await;
+    let key = TokenKey::generate(now()).unwrap();
+    let certificate = key.certificate_pem().unwrap();
+    let stranger = TokenKey::generate(now()).unwrap();
+    let sealed = ServerToken::from_json(organisation.token.json().as_bytes());
+    let sealed = sealed.unwrap().to_sealed_json();
+    for cipher in [TokenFileCipher::Aes128, TokenFileCipher::TripleDes] {
+        for message_marks in [false, true] {
+            for (width, crlf) in [(76, true), (1, false), (3, true), (10_000, false)] {
+                let options = TokenFileOptions {
+                    cipher,
+                    message_marks,
+                    width,
+                    crlf,
+                };
+                let made =
+                    organisation
+                        .dep
+                        .token_file_with(&organisation.token, certificate, options);
+                let file = made.unwrap();
+                let token = opened(&file, &key, "the portal's file");
+                assert!(*token.to_sealed_json() == *sealed, "{options:?}");
+                let error = refused(&file, &stranger, "the portal's file");
+                assert_eq!(error, TokenFileError::OtherCertificate);
+            }
+        }
+    }
+    let file = organisation
+        .dep
+        .token_file(&organisation.token, certificate);
+    let token = opened(&file, &key, "the portal's file");
+    assert_eq!(token.expiry_level(now()), TokenExpiry::Fine);
+    let service = apple::dep::DepService::new(&organisation.settings(), token, counting()).unwrap();
+    let account = service.account(now()).await.unwrap();
+    assert_eq!(account.server_name.as_deref(), Some("Lockwarden"));
 }
