@@ -219,7 +219,7 @@ pub const CHOICES: &[Choice] = &[
     Choice {
         row: "2.28",
         unknown: "whether a token may have several sessions, and calls under way at once in one",
-        choice: "one session a token; a call whose session was replaced meanwhile is sent again with the newer one",
+        choice: "one session a token; calls go at once, a refused one again with the newest session, and after a second refusal alone",
     },
     Choice {
         row: "2.29",

@@ -49,60 +49,65 @@ impl Signer<'_> {
         for (name, value) in &parameters {
             write!(header, ", {name}=\"{}\"", escaped(value)).expect(room);
         }
-        (header, Zeroizing::new(signature))
+        (header, signature)
     }
 
-    fn protocol(&self) -> Vec<(&'static str, String)> {
-        let mut parameters = vec![
-            ("oauth_consumer_key", self.consumer_key.to_owned()),
-            ("oauth_token", self.token.to_owned()),
-            ("oauth_signature_method", "HMAC-SHA1".to_owned()),
-            ("oauth_timestamp", self.timestamp.to_string()),
-            ("oauth_nonce", self.nonce.to_owned()),
-        ];
-        if self.version {
-            parameters.push(("oauth_version", "1.0".to_owned()));
-        }
-        parameters
+    fn protocol(&self) -> Vec<(&'static str, Zeroizing<String>)> {
+        let timestamp = self.timestamp.to_string();
+        let version = self.version.then_some(("oauth_version", "1.0"));
+        [
+            ("oauth_consumer_key", self.consumer_key),
+            ("oauth_token", self.token),
+            ("oauth_signature_method", "HMAC-SHA1"),
+            ("oauth_timestamp", &timestamp),
+            ("oauth_nonce", self.nonce),
+        ]
+        .into_iter()
+        .chain(version)
+        .map(|(name, value)| (name, Zeroizing::new(value.to_owned())))
+        .collect()
     }
 
     /// RFC 5849, 3.4.2.
-    fn signature(&self, base_string: &str) -> String {
+    fn signature(&self, base_string: &str) -> Zeroizing<String> {
         let key = Zeroizing::new(format!(
             "{}&{}",
             escaped(self.consumer_secret),
             escaped(self.token_secret)
         ));
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
-        STANDARD.encode(hmac::sign(&key, base_string.as_bytes()))
+        Zeroizing::new(STANDARD.encode(hmac::sign(&key, base_string.as_bytes())))
     }
 }
 
 /// What is signed: the method, the address, and every parameter of the query and of `more` (RFC 5849, 3.4.1).
-fn base_string(method: &str, url: &Url, more: &[(&str, String)]) -> String {
+fn base_string(method: &str, url: &Url, more: &[(&str, Zeroizing<String>)]) -> Zeroizing<String> {
     let mut address = url.clone();
     address.set_query(None);
     address.set_fragment(None);
+    let pair = |name: &str, value: &str| [name, value].map(|part| escaped(part).to_string());
     let query = url.query_pairs();
-    let mut parameters: Vec<(String, String)> = query
-        .map(|(name, value)| (escaped(&name).to_string(), escaped(&value).to_string()))
+    let mut parameters: Vec<Zeroizing<[String; 2]>> = query
+        .map(|(name, value)| Zeroizing::new(pair(&name, &value)))
         .chain(
             more.iter()
-                .map(|(name, value)| (escaped(name).to_string(), escaped(value).to_string())),
+                .map(|(name, value)| Zeroizing::new(pair(name, value))),
         )
         .collect();
     // By name, and where names are the same by value, each as it is written when escaped.
-    parameters.sort();
-    let parameters: Vec<String> = parameters
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    format!(
+    parameters.sort_by(|one, other| one.as_slice().cmp(other.as_slice()));
+    let mut joined = Zeroizing::new(String::with_capacity(512));
+    for pair in &parameters {
+        let separator = if joined.is_empty() { "" } else { "&" };
+        let [name, value] = &**pair;
+        write!(joined, "{separator}{name}={value}").expect("a String takes any text");
+    }
+    Zeroizing::new(format!(
         "{}&{}&{}",
         method.to_ascii_uppercase(),
         escaped(address.as_str()),
-        escaped(&parameters.join("&"))
-    )
+        escaped(&joined)
+    ))
 }
 
 fn escaped(text: &str) -> PercentEncode<'_> {
@@ -127,9 +132,9 @@ mod tests {
             ("c2", ""),
             ("a3", "2 q"),
         ];
-        let more = more.map(|(name, value)| (name, value.to_owned()));
+        let more = more.map(|(name, value)| (name, Zeroizing::new(value.to_owned())));
         assert_eq!(
-            base_string("post", &url.parse().unwrap(), &more),
+            *base_string("post", &url.parse().unwrap(), &more),
             "POST&http%3A%2F%2Fexample.com%2Frequest&a2%3Dr%2520b%26a3%3D2%2520q%26a3%3Da%26b5%3D\
              %253D%25253D%26c%2540%3D%26c2%3D%26oauth_consumer_key%3D9djdj82h48djs9d2%26oauth_nonce%3D\
              7d8f3e4a%26oauth_signature_method%3DHMAC-SHA1%26oauth_timestamp%3D137131201%26oauth_token%3D\

@@ -1,7 +1,7 @@
 //! Calls of the enrolment service: the session they need, and what an answer without a result means (contract sheet 2b).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use activation_lock::lock::{Response, Trouble};
@@ -12,7 +12,7 @@ use data_encoding::HEXLOWER;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use zeroize::Zeroizing;
 
 use super::nanodep::NanoDep;
@@ -88,7 +88,11 @@ enum Way {
 struct Holder {
     token: ServerToken,
     random: RandomBytes,
-    session: Mutex<Current>,
+    current: Mutex<Current>,
+    /// Held by who begins a session.
+    beginning: tokio::sync::Mutex<()>,
+    /// Held by who calls: beside others, or alone.
+    turns: RwLock<()>,
 }
 
 /// The session that calls begin with.
@@ -256,7 +260,9 @@ impl DepService {
         let way = Way::Token(Box::new(Holder {
             token,
             random,
-            session: Mutex::default(),
+            current: Mutex::default(),
+            beginning: tokio::sync::Mutex::default(),
+            turns: RwLock::default(),
         }));
         Self::made(
             &settings.origin,
@@ -348,28 +354,37 @@ impl DepService {
         now: Timestamp,
         has_left: &AtomicBool,
     ) -> Result<Reply, Failure> {
-        let mut session = self.session(now).await.map_err(Failure::NoSession)?;
-        let mut was_renewed = false;
-        let mut sends = 1;
-        loop {
+        let Way::Token(holder) = &self.0.way else {
             has_left.store(true, Ordering::Relaxed);
-            let reply = self.send(call, session.as_ref(), now).await?;
-            let Some(used) = &session else {
-                return Ok(reply);
-            };
+            return self.send(call, None, now).await;
+        };
+        let mut refused = None;
+        let mut was_renewed = false;
+        let mut sends = 0;
+        loop {
+            // Calls at once may take a session's text from each other, so who was refused twice is sent alone.
+            let _turn = holder.turn(sends >= 2).await;
+            let session = match refused {
+                None => self.session(holder, now).await,
+                Some((_, reply)) if sends == MOST_SENDS => return Ok(reply),
+                Some((used, reply)) => {
+                    let next = self.session_after(holder, &used, &mut was_renewed, now);
+                    match next.await {
+                        Ok(None) => return Ok(reply),
+                        Ok(Some(session)) => Ok(session),
+                        Err(none) => Err(none),
+                    }
+                }
+            }
+            .map_err(Failure::NoSession)?;
+            has_left.store(true, Ordering::Relaxed);
+            let reply = self.send(call, Some(&session), now).await?;
             if !reply.refuses_session() {
-                self.adopt(used, &reply).await;
+                holder.adopt(&session, &reply);
                 return Ok(reply);
             }
             has_left.store(false, Ordering::Relaxed);
-            let next = self
-                .session_after(used, &mut was_renewed, now)
-                .await
-                .map_err(Failure::NoSession)?;
-            if next.is_none() || sends == MOST_SENDS {
-                return Ok(reply);
-            }
-            session = next;
+            refused = Some((session, reply));
             sends += 1;
         }
     }
@@ -425,61 +440,41 @@ impl DepService {
             .header(ACCEPT, DEP_CONTENT_TYPE)
     }
 
-    /// The session to call with; none where none is needed. One caller begins it, and the others wait for that one.
-    async fn session(&self, now: Timestamp) -> Result<Option<Session>, NoSession> {
-        let Way::Token(holder) = &self.0.way else {
-            return Ok(None);
-        };
-        let mut current = holder.session.lock().await;
-        match current.session() {
-            Some(session) => Ok(Some(session)),
-            None => self.begin(holder, &mut current, now).await.map(Some),
+    /// The session to call with. One caller begins it, and the others wait for that one.
+    async fn session(&self, holder: &Holder, now: Timestamp) -> Result<Session, NoSession> {
+        if let Some(session) = holder.current().session() {
+            return Ok(session);
+        }
+        let _alone = holder.beginning.lock().await;
+        let begun = holder.current().session();
+        match begun {
+            Some(session) => Ok(session),
+            None => self.begin(holder, now).await,
         }
     }
 
-    /// The session to call with after this one was refused: the one that another call has meanwhile, else a new one, else,
+    /// The session to call with after this one was refused: the one that other calls have meanwhile, else a new one, else,
     /// when this call had a new one already, none.
     async fn session_after(
         &self,
+        holder: &Holder,
         refused: &Session,
         was_renewed: &mut bool,
         now: Timestamp,
     ) -> Result<Option<Session>, NoSession> {
-        let Way::Token(holder) = &self.0.way else {
+        let _alone = holder.beginning.lock().await;
+        if let Some(session) = holder.current().other_than(refused) {
+            return Ok(Some(session));
+        }
+        if *was_renewed {
             return Ok(None);
-        };
-        let mut current = holder.session.lock().await;
-        match current.session() {
-            Some(session) if session.text != refused.text => Ok(Some(session)),
-            _ => {
-                current.text = None;
-                if *was_renewed {
-                    return Ok(None);
-                }
-                *was_renewed = true;
-                self.begin(holder, &mut current, now).await.map(Some)
-            }
         }
+        *was_renewed = true;
+        self.begin(holder, now).await.map(Some)
     }
 
-    /// Takes over the session's new text, when the answer brings one and the session is still the one we have.
-    async fn adopt(&self, used: &Session, reply: &Reply) {
-        let (Way::Token(holder), Some(rotated)) = (&self.0.way, &reply.rotated) else {
-            return;
-        };
-        let mut current = holder.session.lock().await;
-        if current.number == used.number && current.text.is_some() {
-            current.text = Some(rotated.clone());
-        }
-    }
-
-    /// `GET /session` (contract sheet 2.20).
-    async fn begin(
-        &self,
-        holder: &Holder,
-        current: &mut Current,
-        now: Timestamp,
-    ) -> Result<Session, NoSession> {
+    /// `GET /session` (contract sheet 2.20), by one caller at a time.
+    async fn begin(&self, holder: &Holder, now: Timestamp) -> Result<Session, NoSession> {
         let token = &holder.token;
         let mut nonce = [0; 16];
         (holder.random)(&mut nonce);
@@ -511,11 +506,38 @@ impl DepService {
         };
         match session_in(&reply) {
             None => Err(NoSession::Answered(reply)),
-            Some(text) => {
-                current.number += 1;
-                current.text = Some(text);
-                Ok(current.session().expect("it was put there just now"))
-            }
+            Some(text) => Ok(holder.current().begun(text)),
+        }
+    }
+}
+
+impl Holder {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A turn to call beside others, or alone.
+    async fn turn(
+        &self,
+        alone: bool,
+    ) -> (
+        Option<RwLockReadGuard<'_, ()>>,
+        Option<RwLockWriteGuard<'_, ()>>,
+    ) {
+        match alone {
+            false => (Some(self.turns.read().await), None),
+            true => (None, Some(self.turns.write().await)),
+        }
+    }
+
+    /// Takes over the session's new text, when the answer brings one and the session is still the one we have.
+    fn adopt(&self, used: &Session, reply: &Reply) {
+        let mut current = self.current();
+        if let Some(rotated) = &reply.rotated
+            && current.number == used.number
+            && current.text.is_some()
+        {
+            current.text = Some(rotated.clone());
         }
     }
 }
@@ -525,6 +547,25 @@ impl Current {
         let text = self.text.clone()?;
         let number = self.number;
         Some(Session { number, text })
+    }
+
+    /// The session, when it is not the one that was refused; that one is forgotten.
+    fn other_than(&mut self, refused: &Session) -> Option<Session> {
+        let session = self.session()?;
+        match session.text == refused.text {
+            true => {
+                self.text = None;
+                None
+            }
+            false => Some(session),
+        }
+    }
+
+    fn begun(&mut self, text: HeaderValue) -> Session {
+        self.number += 1;
+        self.text = Some(text.clone());
+        let number = self.number;
+        Session { number, text }
     }
 }
 

@@ -63,6 +63,55 @@ async fn t9_many_calls_whose_session_ended_begin_one_new_one() {
 }
 
 #[tokio::test]
+async fn t9_calls_at_once_do_not_take_the_session_from_each_other_for_good() {
+    // The fake forgets the text before last, which of many calls at once is almost everybody's.
+    let organisation = Organisation::new().await;
+    let service = organisation.service();
+    for round in 1..=3 {
+        let calls: Vec<_> = (0..16)
+            .map(|_| {
+                let service = service.clone();
+                tokio::spawn(async move { service.account(now()).await })
+            })
+            .collect();
+        for call in calls {
+            let account = call.await.unwrap();
+            assert!(account.is_ok(), "round {round}: {account:?}");
+        }
+    }
+}
+
+/// An answer that is there is told, whatever others wait for.
+#[tokio::test]
+async fn t9_an_answer_does_not_wait_for_the_session_that_another_begins() {
+    let organisation = Organisation::new().await;
+    let service = organisation.service();
+    service.account(now()).await.unwrap();
+    let answered = Gate::new();
+    organisation
+        .dep
+        .push_fault(DepFault::hold_after_commit(&answered).on(LOCK));
+    let late = service.clone();
+    let late = tokio::spawn(async move { lock(&late).await });
+    let journal = organisation.dep.journal();
+    journal
+        .wait_for("the lock", |calls| calls.iter().any(|call| call.locked))
+        .await;
+    organisation.dep.expire_sessions();
+    let begun = Gate::new();
+    organisation
+        .dep
+        .push_fault(DepFault::hold(&begun).on(SESSION));
+    let other = service.clone();
+    let other = tokio::spawn(async move { other.account(now()).await });
+    held(&organisation, SESSION).await;
+    answered.open();
+    assert_eq!(late.await.unwrap().outcome, LockOutcome::Locked);
+    begun.open();
+    other.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn t9_a_call_that_two_others_overtook_is_sent_again_with_their_session() {
     let organisation = Organisation::new().await;
     let service = organisation.service();
