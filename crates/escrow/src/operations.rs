@@ -350,19 +350,19 @@ impl Operations<'_> {
             .await
     }
 
-    /// How the queue stands, for metrics.
+    /// How the queue stands with operations of one kind, for metrics.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn queue(&self) -> Result<Queue> {
+    pub async fn queue(&self, kind: Kind) -> Result<Queue> {
         self.0
             .db
             .read(async move |tx| {
                 let row = tx
                     .fetch_one(
                         "SELECT COUNT(*) AS live, COUNT(lease_until) AS leased, MIN(requested_at) AS oldest \
-                         FROM operations WHERE ended_at IS NULL",
-                        params![],
+                         FROM operations WHERE ended_at IS NULL AND kind = $1",
+                        params![kind.as_str()],
                     )
                     .await?;
                 Ok(Queue {
@@ -379,7 +379,7 @@ impl Operations<'_> {
 /// How the queue stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Unlocks and locks that have not ended.
+    /// Operations that have not ended.
     pub live: i64,
     /// Those a worker holds.
     pub leased: i64,

@@ -5,8 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use activation_lock::time::DAY;
+use apple::business_manager::BusinessSettings;
+use apple::dep::DepSettings;
 use apple::escrow_key_unlock::UnlockSettings;
-use apple::transport::{ExtraAuthorities, ExtraAuthoritiesError, Origin, OriginError, Timeouts};
+use apple::transport::{
+    EndpointError, ExtraAuthorities, ExtraAuthoritiesError, Origin, OriginError, Timeouts,
+};
+use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
 use serde::Deserialize;
 use url::Url;
@@ -112,20 +118,41 @@ impl Default for Log {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Apple {
-    /// Scheme, host and port of another address than Apple's own, such as a fake's.
+    /// Scheme, host and port of another address of the unlock service than Apple's own, such as a fake's.
     pub url: Option<String>,
+    /// The same of the device enrolment service.
+    pub enrolment_url: Option<String>,
+    /// The same of the API of Apple Business Manager.
+    pub business_url: Option<String>,
+    /// The same of the API of Apple School Manager.
+    pub school_url: Option<String>,
+    /// Another address than Apple's own where access tokens for these two are given, with its path.
+    pub token_url: Option<String>,
     /// Authorities to believe beside the public ones, PEM.
     pub ca_file: Option<PathBuf>,
     /// Time-out of a whole call, seconds.
     pub timeout_seconds: u64,
+    /// How long after a lock or an unlock Apple's status is waited for to agree, minutes.
+    pub status_settles_minutes: u64,
+    /// How often Apple's status of a device is read that nothing happens to, days.
+    pub status_sweep_days: u64,
+    /// How often the lists of the device enrolment service are read, minutes.
+    pub list_minutes: u64,
 }
 
 impl Default for Apple {
     fn default() -> Self {
         Self {
             url: None,
+            enrolment_url: None,
+            business_url: None,
+            school_url: None,
+            token_url: None,
             ca_file: None,
             timeout_seconds: 60,
+            status_settles_minutes: 15,
+            status_sweep_days: 30,
+            list_minutes: 60,
         }
     }
 }
@@ -200,9 +227,20 @@ pub enum ConfigError {
     /// One of certificate and key is missing.
     #[error("[listen] names only one of certificate_file and key_file; TLS needs both")]
     HalfTls,
-    /// Apple's address.
-    #[error("[apple] url: {0}")]
-    AppleUrl(#[from] OriginError),
+    /// An address of Apple's.
+    #[error("[apple] {key}: {error}")]
+    AppleUrl {
+        /// Which.
+        key: &'static str,
+        /// What is wrong.
+        error: OriginError,
+    },
+    /// Where access tokens are given.
+    #[error("[apple] token_url: {0}")]
+    TokenUrl(EndpointError),
+    /// A span of time that is none.
+    #[error("[apple] {0} must be 1 to 10000")]
+    Span(&'static str),
     /// A file of authorities.
     #[error("{}: {error}", path.display())]
     Authorities {
@@ -302,23 +340,70 @@ impl Config {
             _ => Err(ConfigError::Timeout),
         };
         let overall = seconds(self.apple.timeout_seconds)?;
-        let defaults = UnlockSettings::default();
-        let apple = UnlockSettings {
-            origin: match &self.apple.url {
-                Some(url) => url.parse::<Origin>()?,
-                None => defaults.origin,
-            },
-            authorities: authorities(self.apple.ca_file.as_deref())?,
-            timeouts: Timeouts {
-                overall,
-                connect: Timeouts::default().connect.min(overall),
-            },
+        let timeouts = Timeouts {
+            overall,
+            connect: Timeouts::default().connect.min(overall),
         };
+        let believed = authorities(self.apple.ca_file.as_deref())?;
+        let origin = |key: &'static str, url: &Option<String>, own: Origin| match url {
+            Some(url) => url
+                .parse::<Origin>()
+                .map_err(|error| ConfigError::AppleUrl { key, error }),
+            None => Ok(own),
+        };
+        let defaults = BusinessSettings::default();
+        let business = BusinessSettings {
+            business_origin: origin(
+                "business_url",
+                &self.apple.business_url,
+                defaults.business_origin,
+            )?,
+            school_origin: origin("school_url", &self.apple.school_url, defaults.school_origin)?,
+            token_url: match &self.apple.token_url {
+                Some(url) => url.parse().map_err(ConfigError::TokenUrl)?,
+                None => defaults.token_url,
+            },
+            audience: defaults.audience,
+            authorities: believed.clone(),
+            timeouts,
+        };
+        let enrolment = DepSettings {
+            origin: origin(
+                "enrolment_url",
+                &self.apple.enrolment_url,
+                DepSettings::default().origin,
+            )?,
+            authorities: believed.clone(),
+            timeouts,
+        };
+        let apple = UnlockSettings {
+            origin: origin("url", &self.apple.url, UnlockSettings::default().origin)?,
+            authorities: believed,
+            timeouts,
+        };
+        let span = |key: &'static str, count: u64, unit: Duration| match count {
+            1..=10_000 => Ok(unit * u32::try_from(count).unwrap_or(u32::MAX)),
+            _ => Err(ConfigError::Span(key)),
+        };
+        let minute = Duration::from_secs(60);
+        let statuses = StatusSettings {
+            settles_in: span(
+                "status_settles_minutes",
+                self.apple.status_settles_minutes,
+                minute,
+            )?,
+            sweep_every: span("status_sweep_days", self.apple.status_sweep_days, DAY)?,
+        };
+        let list_every = span("list_minutes", self.apple.list_minutes, minute)?;
         Ok(Settings {
             tls,
             trusted_proxy: self.listen.trusted_proxy,
             public_url: self.listen.public_url.clone(),
             apple,
+            enrolment,
+            business,
+            statuses,
+            list_every,
             mdm_authorities: authorities(self.mdm.ca_file.as_deref())?,
             mdm_timeout: seconds(self.mdm.timeout_seconds)?,
             in_flight: self.work.in_flight,
@@ -413,6 +498,12 @@ mod tests {
             ("[listen]\npublic_url = \"https://me@host/\"", "public_url"),
             ("[apple]\nurl = \"https://apple.com/path\"", "path"),
             ("[apple]\nurl = \"http://apple.com\"", "https"),
+            (
+                "[apple]\nenrolment_url = \"http://apple.com\"",
+                "enrolment_url",
+            ),
+            ("[apple]\ntoken_url = \"http://apple.com/t\"", "token_url"),
+            ("[apple]\nlist_minutes = 0", "list_minutes"),
             ("[apple]\ntimeout_seconds = 0", "timeout"),
             ("[work]\nin_flight = 1", "in_flight"),
             ("[work]\ncalls_per_second = -1.0", "calls_per_second"),

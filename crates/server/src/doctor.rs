@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use activation_lock::time::Timestamp;
+use activation_lock::time::{DAY, Timestamp};
+use apple::dep::token::TokenExpiry;
 use apple::push_certificate::{ExpiryLevel, PushCertificate};
 use escrow::clock::Clock;
 use escrow::connections::{ConnectionView, UnlockVia};
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::connectors::Client;
+use crate::http::api::dep_tokens::to_do;
 use crate::{Settings, tls};
 
 /// How it stands with one thing.
@@ -274,6 +276,9 @@ async fn inside(
         connections.extend(escrow.connections().list(&permit).await?);
     }
     certificates(escrow, &connections, now, found).await?;
+    journal(escrow, found).await?;
+    server_tokens(escrow, now, found).await?;
+    business_apis(escrow, found).await?;
     if connections.is_empty() {
         found.push(Finding::warn(
             "mdm",
@@ -364,4 +369,75 @@ async fn certificate(
         }
         ExpiryLevel::Expired => Finding::fail(WHAT, format!("{}: it has ended", view.topic), RENEW),
     })
+}
+
+/// The lock journal, which holds the code of every lock a second time (R4).
+async fn journal(escrow: &Escrow, found: &mut Vec<Finding>) -> escrow::Result<()> {
+    const WHAT: &str = "lock journal";
+    let state = escrow.locks().journal().await?;
+    found.push(if state.unreadable > 0 {
+        Finding::fail(
+            WHAT,
+            format!("{} of its lines do not open", state.unreadable),
+            "keep the file as it is; it was damaged or changed, or the key of those lines is lost: restore it from a backup",
+        )
+    } else if state.missing > 0 {
+        Finding::warn(
+            WHAT,
+            format!("the database does not know {} of its calls", state.missing),
+            "it was rolled back: start the server, which puts them back where their organisation is known",
+        )
+    } else {
+        Finding::ok(WHAT, format!("{} calls, all known to the database", state.calls))
+    });
+    Ok(())
+}
+
+async fn server_tokens(
+    escrow: &Escrow,
+    now: Timestamp,
+    found: &mut Vec<Finding>,
+) -> escrow::Result<()> {
+    const WHAT: &str = "server token";
+    const RENEW: &str = "somebody who manages servers in Apple Business Manager or Apple School Manager downloads a new token; `lockwarden dep token import` keeps it";
+    for token in escrow.server_tokens().all().await? {
+        if let Some((problem, _)) = token.problem {
+            let says = format!("{}: Apple says {}", token.name, problem.as_str());
+            found.push(Finding::fail(WHAT, says, to_do(problem)));
+            continue;
+        }
+        let Some(end) = token.expires_at else {
+            let says = format!("{}: a NanoDEP has it", token.name);
+            found.push(Finding::ok(WHAT, says));
+            continue;
+        };
+        let says = format!(
+            "{}: {} days left",
+            token.name,
+            end.since(now).as_secs() / DAY.as_secs()
+        );
+        found.push(match TokenExpiry::of(end, now) {
+            TokenExpiry::Fine => Finding::ok(WHAT, says),
+            TokenExpiry::Expiring | TokenExpiry::Urgent => Finding::warn(WHAT, says, RENEW),
+            TokenExpiry::Expired => {
+                Finding::fail(WHAT, format!("{}: it has ended", token.name), RENEW)
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn business_apis(escrow: &Escrow, found: &mut Vec<Finding>) -> escrow::Result<()> {
+    for account in escrow.business_apis().all().await? {
+        let client = &account.client_id;
+        found.push(match account.problem {
+            Some((problem, _)) => Finding::fail(
+                "business api",
+                format!("{client}: {problem}"),
+                "`lockwarden business-api test` tries it again",
+            ),
+            None => Finding::ok("business api", format!("{client}: no problem is known")),
+        });
+    }
+    Ok(())
 }

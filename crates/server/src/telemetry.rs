@@ -126,6 +126,10 @@ pub(crate) struct Readings {
     pub(crate) unlocks_running: f64,
     /// Age of the oldest of them, seconds.
     pub(crate) oldest_unlock_seconds: f64,
+    /// Locks that have not ended.
+    pub(crate) locks_live: f64,
+    /// Days to the end of each server token, by its name.
+    pub(crate) server_tokens: Vec<(String, f64)>,
     /// Devices by coverage state.
     pub(crate) devices: Vec<(String, f64)>,
     /// Days to the end of each current push certificate, by topic.
@@ -284,6 +288,16 @@ impl Metrics {
                 "oldest_unlock_age_seconds",
                 "How long ago the oldest unlock that has not ended was asked for",
                 one(readings.oldest_unlock_seconds),
+            ),
+            (
+                "locks_live",
+                "Locks that have not ended",
+                one(readings.locks_live),
+            ),
+            (
+                "server_token_days_left",
+                "Days to the end of a server token, by its name",
+                labelled("name", &readings.server_tokens),
             ),
             (
                 "devices",

@@ -10,7 +10,7 @@ use activation_lock::device::SerialNumber;
 use apple::transport::ExtraAuthorities;
 use escrow::codes::TypedCode;
 use escrow::devices::Corrections;
-use escrow::operations::NewUnlock;
+use escrow::operations::{Kind, NewUnlock};
 use escrow::permit::{Edit, Unlock};
 
 use super::*;
@@ -42,7 +42,7 @@ pub(super) async fn measure(folder: &Path, devices: u32, in_flight: u32) -> Resu
     settings.apple.authorities = ExtraAuthorities::from_pem(apple.ca_pem().as_bytes())?;
     let began = lifecycle::clock().now();
     let running = lifecycle::start(setup(escrow.clone(), settings)).await?;
-    while escrow.operations().queue().await?.live > 0 {
+    while escrow.operations().queue(Kind::Unlock).await?.live > 0 {
         machine::pause(LOOK_EVERY).await;
     }
     let seconds = seconds_since(began);

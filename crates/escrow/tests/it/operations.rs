@@ -17,7 +17,7 @@ use escrow::commands::{Command, CommandType};
 use escrow::connections::{ConnectionChange, UnlockVia};
 use escrow::devices::Corrections;
 use escrow::operations::{
-    Advance, Answer, Begun, Cancelled, Claim, Enqueued, Finished, Key, Lease, NewUnlock,
+    Advance, Answer, Begun, Cancelled, Claim, Enqueued, Finished, Key, Kind, Lease, NewUnlock,
     OperationView, Resumed, Via, WorkSettings,
 };
 use escrow::organisations::Created;
@@ -769,7 +769,7 @@ async fn the_worker_is_woken_by_a_new_unlock() {
         .await
         .expect("it is woken")
         .unwrap();
-    let queue = desk.escrow.operations().queue().await.unwrap();
+    let queue = desk.escrow.operations().queue(Kind::Unlock).await.unwrap();
     assert_eq!((queue.live, queue.leased), (1, 0));
     assert_eq!(queue.oldest_requested_at, Some(Timestamp(desk.now().0)));
 }

@@ -7,6 +7,7 @@ use crate::auth;
 use crate::telemetry::Readings;
 use activation_lock::time::DAY;
 use axum::Json;
+use escrow::operations::Kind;
 use escrow::permit::{Actor, Permission, Permissions};
 use serde_json::json;
 
@@ -17,7 +18,7 @@ pub(super) async fn alive() -> &'static str {
 
 /// The vault answers too.
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    match app.escrow.operations().queue().await {
+    match app.escrow.operations().queue(Kind::Unlock).await {
         Ok(_) => Json(json!({ "ready": true, "sandbox": app.settings.sandbox })).into_response(),
         Err(error) => {
             tracing::error!(%error, "not ready: the vault failed");
@@ -56,7 +57,9 @@ pub(super) async fn metrics(State(app): State<App>, request: Request) -> Result<
 }
 
 async fn readings(app: &App) -> Result<Readings, Problem> {
-    let queue = app.escrow.operations().queue().await?;
+    let queue = app.escrow.operations().queue(Kind::Unlock).await?;
+    let locks = app.escrow.operations().queue(Kind::Lock).await?;
+    let tokens = app.escrow.server_tokens().all().await?;
     let coverage = app.escrow.coverage().total().await?;
     let certificates = app.escrow.push_certificates().all_current().await?;
     let count = |value: i64| value as f64;
@@ -77,6 +80,11 @@ async fn readings(app: &App) -> Result<Readings, Problem> {
             .oldest_requested_at
             .map_or(Duration::ZERO, |since| queue.now.since(since))
             .as_secs_f64(),
+        locks_live: count(locks.live),
+        server_tokens: tokens
+            .into_iter()
+            .filter_map(|one| Some((one.name, days(one.expires_at?))))
+            .collect(),
         devices: devices
             .map(|(state, value)| (state.to_owned(), count(value)))
             .into(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use activation_lock::asking::Trigger;
 use activation_lock::time::{DAY, Timestamp};
+use apple::dep::token::TokenExpiry;
 use apple::push_certificate::WARNING;
 
 use super::{Pauses, rest, wait_until};
@@ -30,7 +31,7 @@ enum Task {
     SweepEvents,
     /// The counters are compared with what they count.
     SweepCoverage,
-    /// Push certificates that end soon are logged.
+    /// Push certificates and server tokens that end soon are logged.
     WatchCertificates,
 }
 
@@ -124,7 +125,42 @@ async fn perform(task: Task, app: &App, shutdown: &Shutdown) -> escrow::Result<(
         Task::SweepCoverage => {
             app.escrow.coverage().sweep().await?;
         }
-        Task::WatchCertificates => watch_certificates(app).await?,
+        Task::WatchCertificates => {
+            watch_certificates(app).await?;
+            watch_server_tokens(app).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn watch_server_tokens(app: &App) -> escrow::Result<()> {
+    let now = app.now();
+    for token in app.escrow.server_tokens().all().await? {
+        let Some(end) = token.expires_at else {
+            continue;
+        };
+        let (name, days) = (token.name, end.since(now).as_secs() / DAY.as_secs());
+        match TokenExpiry::of(end, now) {
+            TokenExpiry::Fine => {}
+            TokenExpiry::Expiring => {
+                tracing::warn!(
+                    name,
+                    days,
+                    "a server token ends soon; download a new one and import it"
+                );
+            }
+            TokenExpiry::Urgent => {
+                tracing::error!(
+                    name,
+                    days,
+                    "a server token ends in a few days; download a new one and import it"
+                );
+            }
+            TokenExpiry::Expired => tracing::error!(
+                name,
+                "a server token has ended: nothing can be locked with it, nor its list be read; download a new one and import it"
+            ),
+        }
     }
     Ok(())
 }

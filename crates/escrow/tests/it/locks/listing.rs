@@ -62,7 +62,8 @@ impl Desk {
     }
 
     async fn locks_asked_for(&self) -> i64 {
-        self.escrow.operations().queue().await.unwrap().live
+        let queue = self.escrow.operations().queue(Kind::Lock).await;
+        queue.unwrap().live
     }
 }
 
