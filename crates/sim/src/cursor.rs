@@ -34,3 +34,20 @@ impl Cursors {
         seal
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_given_here_is_taken_back() {
+        let (mine, other) = (Cursors::new(&[1; 32]), Cursors::new(&[2; 32]));
+        let cursor = mine.give(b"page 2");
+        assert_eq!(mine.take(&cursor).as_deref(), Some(&b"page 2"[..]));
+        assert_eq!(other.take(&cursor), None);
+        let forged = BASE64URL_NOPAD.encode(b"page 3, and sixteen bytes");
+        for text in ["", "page 2", &cursor[1..], &forged] {
+            assert_eq!(mine.take(text), None);
+        }
+    }
+}

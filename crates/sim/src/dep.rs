@@ -155,7 +155,7 @@ pub struct DepCall {
     pub session_number: Option<u64>,
     /// What was answered.
     pub answered: Answered,
-    /// What was answered to a lock call, inside a 200.
+    /// What a lock call came to, which is told inside a 200; none when a fault kept it from coming to anything.
     pub response_status: Option<String>,
     /// Whether this request turned a lock on.
     pub locked: bool,

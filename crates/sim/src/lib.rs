@@ -4,15 +4,20 @@
 //! the client it tests. It is a second reading of the contract, and refuses what it does not know.
 //!
 //! * [`Apple`]: the unlock service over mutual TLS, with a table of locks. It also issues push certificates, good and bad.
+//! * [`Dep`]: the enrolment service, where an organisation turns the lock on, with its tokens, sessions and lists of devices;
+//!   [`NanoDep`] stands before it for those who have no token.
+//! * [`BusinessManager`]: the Business and School Manager API, which tells the lock status.
 //! * [`NanoMdm`]: webhooks out, commands in.
 //! * [`Device`]: a state machine between the two. What it is says [`Kind`]; what happens to it says the test.
 //! * [`World`]: all of it with devices that live, as the sandbox runs it.
 //!
-//! Faults are queued with [`Apple::push_fault`], [`NanoMdm::push_webhook_fault`] and [`NanoMdm::push_api_fault`]. What
-//! happened is in a [`Journal`] each, which can be waited on: [`Journal::wait_for`]. Nothing sleeps that was not told to.
-//! Time comes from a [`Now`], randomness from seeds; only keys of certificates are new each time.
+//! Faults are queued with [`Apple::push_fault`], [`Dep::push_fault`], [`BusinessManager::push_fault`],
+//! [`NanoMdm::push_webhook_fault`] and [`NanoMdm::push_api_fault`]. What happened is in a [`Journal`] each, which can be waited
+//! on: [`Journal::wait_for`]. Nothing sleeps that was not told to. Time comes from a [`Now`], randomness from seeds; only keys
+//! are new each time, and the tokens and sessions that are made from keys.
 //!
-//! Codes live in the fakes, as they live in devices, but no journal, `Debug` or log has one: only [`fingerprint`]s.
+//! Codes and tokens live in the fakes, as they live in devices and at Apple, but no journal, `Debug` or log has one: only
+//! [`fingerprint`]s.
 //!
 //! ```
 //! use sim::{Apple, AppleOptions, Device, DeviceSpec, Fault, Kind, NanoMdm, NanoMdmOptions, SIM_TOPIC, Webhook};

@@ -218,7 +218,8 @@ impl Judge<'_> {
                 ("DEVICE_NOT_SUPPORTED".to_owned(), why)
             }
             (None, Some(_)) if !self.commit => {
-                ("FAILED".to_owned(), "a fault kept the lock from going on")
+                self.noted.note = "a fault kept the lock from going on".to_owned();
+                return Ok(json!({}));
             }
             (None, Some(_)) => {
                 let accepts = escrow_key.map_or(Accepts::Nothing, Accepts::Hash);

@@ -103,6 +103,27 @@ fn first_error(dictionary: &Dictionary) -> i64 {
 }
 
 #[tokio::test]
+async fn t27_lists_of_the_organisation_name_imeis_in_an_order_that_says_nothing() {
+    for order in [SlotOrder::InOrder, SlotOrder::Reversed] {
+        let spec = DeviceSpec::new("SIMDEVICE001", Kind::IphoneDualSim, 7).with_slot_order(order);
+        let lab = Lab::with(spec).await;
+        let known = lab.device.identity();
+        let mut slots = vec![known.imei.unwrap(), known.imei2.unwrap()];
+        if order == SlotOrder::Reversed {
+            slots.reverse();
+        }
+        let (dep, api) = (lab.device.dep_device(), lab.device.org_device());
+        assert_eq!((&dep.imei, &api.imei), (&slots, &slots));
+        assert_eq!(
+            (dep.meid, api.meid),
+            (vec![known.meid.clone().unwrap()], vec![known.meid.unwrap()])
+        );
+        assert_eq!(dep.model, "iPhone 14 Pro Max", "not the product type");
+        assert_eq!(api.product_type, known.product_type);
+    }
+}
+
+#[tokio::test]
 async fn a_supervised_device_tells_its_own_code_in_canonical_form() {
     let lab = Lab::of(Kind::Iphone).await;
     assert!(!lab.device.has_told_code());
