@@ -30,10 +30,15 @@ use server::Settings;
 use server::lifecycle::{self, Running, Setup};
 use sim::nanomdm::{AppleEndpoint, Flavour};
 use sim::{
-    Apple, AppleOptions, Device, DeviceSpec, Kind, NanoMdm, NanoMdmOptions, Now, SIM_TOPIC, Webhook,
+    Apple, AppleOptions, BusinessManager, Dep, Device, DeviceSpec, Kind, NanoMdm, NanoMdmOptions,
+    Now, SIM_TOPIC, Webhook,
 };
 use tempfile::TempDir;
 use time::OffsetDateTime;
+
+mod enrolment;
+
+pub(crate) use enrolment::lock_wish;
 
 /// How long a condition is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,6 +87,10 @@ impl Default for Options {
 /// See the head of this file.
 pub(crate) struct Stage {
     pub(crate) apple: Apple,
+    /// Apple's enrolment service; no token of it is known at first.
+    pub(crate) dep: Dep,
+    /// Apple's own status; no account is known at first.
+    pub(crate) business: BusinessManager,
     pub(crate) mdm: NanoMdm,
     pub(crate) clock: ManualClock,
     pub(crate) organisation: OrganisationId,
@@ -111,6 +120,7 @@ impl Stage {
         settings.apple.origin = apple.url().parse().unwrap();
         settings.apple.authorities = ExtraAuthorities::from_pem(apple.ca_pem().as_bytes()).unwrap();
         settings.apple.timeouts = options.timeouts;
+        let (dep, business) = enrolment::services(&apple, now_of(&clock), &mut settings).await;
         settings.mdm_timeout = options.mdm_timeout;
         settings.in_flight = options.in_flight;
         settings.pace = Rate::per_second(options.pace);
@@ -142,6 +152,8 @@ impl Stage {
         }
         let mut stage = Self {
             apple,
+            dep,
+            business,
             clock,
             organisation: organisation.id,
             actor,

@@ -2,5 +2,6 @@
 
 mod courier;
 mod enrolment;
+mod locks;
 mod rounds;
 mod unlocks;

@@ -1,0 +1,106 @@
+//! Apple's own status, read from its fake: T13, T31.
+
+use escrow::lock_statuses::Expected;
+
+use super::*;
+
+#[tokio::test]
+async fn t31_after_a_lock_and_an_unlock_apples_status_is_read_until_it_agrees() {
+    let stage = stage().await;
+    stage.account().await;
+    assert_eq!(stage.apple_said(SERIAL, LONG_AGO).await, "NONE");
+    // Apple is some minutes behind.
+    stage.business.set_stale_for(Duration::from_secs(150));
+    stage.lock_to_its_end(SERIAL).await;
+    let expected = stage.view(SERIAL).await.status.expected;
+    assert!(expected.is_none(), "it is not even asked for yet");
+    let step = Duration::from_secs(5);
+    stage
+        .until_in_steps("the first look", step, async || {
+            let status = stage.view(SERIAL).await.status;
+            status.expected.map(|(expected, _)| expected) == Some(Expected::Locked)
+        })
+        .await;
+    assert_eq!(stage.standing(SERIAL).await.0, OurLock::Confirmed);
+    stage
+        .until_in_steps("Apple to agree", step, async || {
+            stage.view(SERIAL).await.status.expected.is_none()
+        })
+        .await;
+    let last = stage.view(SERIAL).await.status.last.unwrap();
+    assert_eq!(last.status.lock_type.unwrap().as_str(), "MDM");
+
+    stage.business.set_stale_for(Duration::ZERO);
+    let now = stage.now();
+    assert_eq!(unlocked(&stage, SERIAL).await, (StateName::Unlocked, 1));
+    stage
+        .until_in_steps("Apple to agree", step, async || {
+            let last = stage.view(SERIAL).await.status.last.unwrap();
+            last.last_at > now && last.status.lock_type.unwrap().as_str() == "NONE"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn t31_what_apple_answers_is_kept_as_it_came_and_its_silence_is_not_unlocked() {
+    let stage = stage().await;
+    let says = async |answer| {
+        stage.business.set_status(SERIAL, answer);
+        let permit = stage.permit(SERIAL).await;
+        let token = stage.token(&["read"]).await;
+        let url = format!("{}/v1/devices/{SERIAL}/lock-status?fresh=1", stage.url());
+        let answer = crate::support::client()
+            .get(url)
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        let body = answer.bytes().await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let view = stage
+            .escrow()
+            .lock_statuses()
+            .of_device(&permit, &SERIAL.parse().unwrap())
+            .await;
+        (body["apple"].clone(), view.unwrap())
+    };
+    stage.account().await;
+    let (shown, _) = says(StatusAnswer::Truth).await;
+    assert_eq!(
+        (&shown["is_locked"], &shown["lock_type"]),
+        (&false.into(), &"NONE".into())
+    );
+    let (shown, view) = says(StatusAnswer::Other("LOST_MODE".to_owned())).await;
+    assert_eq!(shown["lock_type"], "LOST_MODE");
+    assert!(view.last.unwrap().status.known().is_none());
+    let (shown, _) = says(StatusAnswer::Missing).await;
+    assert!(shown["is_locked"].is_null() && shown["lock_type"].is_null());
+    let (shown, _) = says(StatusAnswer::InternalState).await;
+    assert_eq!(shown["problem"], "internal_state");
+    assert!(shown["read_at"].is_string(), "what was said before stays");
+    assert_eq!(stage.standing(SERIAL).await.0, OurLock::None);
+}
+
+#[tokio::test]
+async fn t31_an_account_that_is_asked_to_slow_down_waits() {
+    let stage = stage().await;
+    let slow = Fault::status(429)
+        .retry_after("90")
+        .on("/v1/orgDevices")
+        .times(1);
+    stage.business.push_fault(slow);
+    stage.account().await;
+    stage
+        .until("Apple to be asked", async || {
+            stage.business.faults_waiting() == 0
+        })
+        .await;
+    stage
+        .until("the account to wait", async || {
+            let accounts = stage.escrow().business_apis().all().await.unwrap();
+            accounts[0].retry_at.is_some()
+        })
+        .await;
+    assert_eq!(stage.apple_said(SERIAL, LONG_AGO).await, "NONE");
+}
