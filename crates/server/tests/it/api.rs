@@ -14,11 +14,13 @@ use crate::support::{self, Stage};
 mod codes;
 mod description;
 mod devices;
+mod locks;
 mod mdm;
 mod people;
 mod push_certificates;
 mod refusals;
 mod routes;
+mod server_tokens;
 mod unlocks;
 
 /// Whoever asks with a token.
@@ -126,6 +128,10 @@ impl Client {
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.ask(Method::POST, path, Some(&body)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
+        self.ask(Method::PUT, path, Some(&body)).await
     }
 
     pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {

@@ -77,11 +77,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<BusinessApi>, Problem> {
-    let organisation = organisations::of_path(&app, &caller, &id).await?.id;
-    let permit: Permit<Read> = app
-        .escrow
-        .authorise(&caller.actor, &organisation, "business api")
-        .await?;
+    let permit: Permit<Read> = organisations::permit_in(&app, &caller, &id, "business api").await?;
     let account = app.escrow.business_apis().get(&permit).await?;
     Ok(Json(account.ok_or_else(none)?.into()))
 }
@@ -205,10 +201,5 @@ fn none() -> Problem {
 }
 
 async fn may_connect(app: &App, caller: &Caller, id: &str) -> Result<Permit<Connections>, Problem> {
-    let organisation = organisations::of_path(app, caller, id).await?.id;
-    let permit = app
-        .escrow
-        .authorise(&caller.actor, &organisation, "business api")
-        .await?;
-    Ok(permit)
+    organisations::permit_in(app, caller, id, "business api").await
 }

@@ -8,7 +8,7 @@ use apple::dep::{Account, DepError, NanoDep};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use escrow::permit::{Connections, OrganisationId, Permit, Read, Refresh};
+use escrow::permit::{Connections, Permit, Read, Refresh};
 use escrow::server_tokens::{
     Access, KeyView, Listing, NewServerToken, Problem as Trouble, ServerTokenView,
 };
@@ -535,24 +535,10 @@ fn unknown() -> Problem {
     )
 }
 
-async fn organisation(app: &App, caller: &Caller, id: &str) -> Result<OrganisationId, Problem> {
-    organisations::of_path(app, caller, id).await.map(|o| o.id)
-}
-
 async fn may_connect(app: &App, caller: &Caller, id: &str) -> Result<Permit<Connections>, Problem> {
-    let organisation = organisation(app, caller, id).await?;
-    let permit = app
-        .escrow
-        .authorise(&caller.actor, &organisation, "server tokens")
-        .await?;
-    Ok(permit)
+    organisations::permit_in(app, caller, id, "server tokens").await
 }
 
 async fn may_read(app: &App, caller: &Caller, id: &str) -> Result<Permit<Read>, Problem> {
-    let organisation = organisation(app, caller, id).await?;
-    let permit = app
-        .escrow
-        .authorise(&caller.actor, &organisation, "server tokens")
-        .await?;
-    Ok(permit)
+    organisations::permit_in(app, caller, id, "server tokens").await
 }

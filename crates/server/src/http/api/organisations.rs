@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use escrow::organisations::{Created, Organisation as Row};
-use escrow::permit::{Admin, OrganisationId, Permit};
+use escrow::permit::{Admin, OrganisationId, Permit, Right};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -43,6 +43,26 @@ impl From<Row> for Organisation {
             created_at: row.created_at.into(),
         }
     }
+}
+
+/// A permit in the organisation that a path names. Who may not do so anywhere is not told which organisations there are.
+pub(super) async fn permit_in<P: Right>(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    subject: &str,
+) -> Result<Permit<P>, Problem> {
+    let anywhere = caller.anywhere();
+    let _: Permit<P> = app
+        .escrow
+        .authorise(&caller.actor, &anywhere, subject)
+        .await?;
+    let organisation = of_path(app, caller, id).await?.id;
+    let permit = app
+        .escrow
+        .authorise(&caller.actor, &organisation, subject)
+        .await?;
+    Ok(permit)
 }
 
 /// An organisation to be made.
