@@ -244,13 +244,18 @@ level = "info"
 # Authorities (PEM) to believe beside the public ones, should Apple's service need one (unverified).
 # ca_file = "/etc/lockwarden/apple-ca.pem"
 timeout_seconds = 60
+# How long after a lock or an unlock Apple's own status is waited for to agree (unverified: Apple does not say how fast it is).
+status_settles_minutes = 15
+# How often that status is read of a device that nothing happens to; and how often the lists of the enrolment service are read.
+status_sweep_days = 30
+list_minutes = 60
 
 [mdm]
 # ca_file = "/etc/lockwarden/mdm-ca.pem"
 timeout_seconds = 30
 
 [work]
-# Unlocks worked on at once, and calls to Apple a second. Apple's own limits are not known.
+# Unlocks and locks worked on at once, and calls to Apple a second. Apple's own limits are not known.
 in_flight = 8
 calls_per_second = 5.0
 

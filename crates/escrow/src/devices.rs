@@ -18,11 +18,11 @@ use crate::coverage::CoverageState;
 use crate::db::{Row, Tx, params};
 use crate::enrollments::{Epoch, EpochFacts, EpochState, OpenedBy};
 use crate::ledger::{DeviceKey, Ledger, Told};
+use crate::listing::{self, Listing};
 use crate::lock_statuses::{self, StatusView};
 use crate::locks::{self, LockStanding, LockSummary};
 use crate::operations::{self, UnlockSummary};
 use crate::permit::{Actor, Edit, OrganisationId, Permit, Read};
-use crate::server_tokens::{self, Listing};
 use crate::{Error, Escrow, Result, codes, search};
 
 mod timeline;
@@ -680,7 +680,7 @@ impl Devices<'_> {
                 let unlocks = operations::of_device(tx, &organisation, &serial, 20).await?;
                 let locks = locks::of_device(tx, &organisation, &serial, 20).await?;
                 let status = lock_statuses::view(tx, &organisation, &serial).await?;
-                let listings = server_tokens::listings(tx, &organisation, &serial).await?;
+                let listings = listing::listings(tx, &organisation, &serial).await?;
                 let history = History {
                     epochs: &epochs,
                     commands: &commands,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use activation_lock::device::{CellularIdentity, Imei, Meid, ProductType, SerialNumber};
 use activation_lock::time::Timestamp;
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::business_apis::BusinessApiView;
@@ -138,6 +139,45 @@ pub struct OrgDevice {
     pub imei: Vec<Imei>,
     /// MEIDs.
     pub meid: Vec<Meid>,
+}
+
+/// A server's list of devices, as far as it names one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    /// The server token's identifier.
+    pub server_token: String,
+    /// Our name for it.
+    pub name: String,
+    /// Apple's words for the model, such as `iPhone XR`: not a product type (contract sheet 1.8).
+    pub model: Option<String>,
+    /// Apple's description.
+    pub description: Option<String>,
+    /// The colour.
+    pub color: Option<String>,
+    /// `iPad`, `iPhone`, `Mac`.
+    pub device_family: Option<String>,
+    /// `iOS`, `OSX`, `tvOS`.
+    pub os: Option<String>,
+    /// The asset tag.
+    pub asset_tag: Option<String>,
+    /// How it stands with an enrolment profile.
+    pub profile_status: Option<String>,
+    /// Who assigned it.
+    pub assigned_by: Option<String>,
+    /// When.
+    pub assigned_at: Option<Timestamp>,
+    /// Whether it came in place of another (contract sheet 5.12). It shares no codes with that one (R5).
+    pub is_replacement: Option<bool>,
+    /// Whether it was released because another came in its place.
+    pub released_by_replacement: Option<bool>,
+    /// Until when it is to be moved to another device management system.
+    pub migration_deadline: Option<Timestamp>,
+    /// When the list first named it.
+    pub first_at: Timestamp,
+    /// When the list last named it.
+    pub last_at: Timestamp,
+    /// When the list was found to name it no more.
+    pub gone_at: Option<Timestamp>,
 }
 
 /// The verbs on lists. See [`Escrow::listing`].
@@ -295,6 +335,45 @@ impl Listings<'_> {
             })
             .await
     }
+}
+
+/// Every list that names a device, or did.
+pub(crate) async fn listings(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    serial: &SerialNumber,
+) -> Result<Vec<Listing>> {
+    tx.fetch_all(
+        "SELECT server_token, name, model, description, color, device_family, os, asset_tag, profile_status, assigned_by, \
+         assigned_at, is_replacement, released_by_replacement, migration_deadline, first_at, last_at, gone_at \
+         FROM listed_devices JOIN server_tokens ON server_tokens.organisation = listed_devices.organisation \
+         AND id = server_token WHERE listed_devices.organisation = $1 AND serial = $2 ORDER BY server_token",
+        params![organisation.as_str(), serial.as_str()],
+    )
+    .await?
+    .iter()
+    .map(|row| {
+        Ok(Listing {
+            server_token: row.get("server_token")?,
+            name: row.get("name")?,
+            model: row.get("model")?,
+            description: row.get("description")?,
+            color: row.get("color")?,
+            device_family: row.get("device_family")?,
+            os: row.get("os")?,
+            asset_tag: row.get("asset_tag")?,
+            profile_status: row.get("profile_status")?,
+            assigned_by: row.get("assigned_by")?,
+            assigned_at: row.get("assigned_at")?,
+            is_replacement: row.get("is_replacement")?,
+            released_by_replacement: row.get("released_by_replacement")?,
+            migration_deadline: row.get("migration_deadline")?,
+            first_at: row.get("first_at")?,
+            last_at: row.get("last_at")?,
+            gone_at: row.get("gone_at")?,
+        })
+    })
+    .collect()
 }
 
 /// The numbers of a list that names no slots, in the order in which it has them (R18: tried swapped too).

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use sim::dep::{Dep, DepOptions};
 use sim::{
     Apple, AppleOptions, Device, DeviceSpec, Kind, NanoMdm, NanoMdmOptions, SIM_TOPIC, Webhook,
 };
@@ -27,6 +28,8 @@ pub(crate) const HMAC_KEY: &str = "webhook-hmac-key-in-a-test";
 pub(crate) struct Installation {
     pub(crate) runtime: Runtime,
     pub(crate) apple: Apple,
+    /// Apple's enrolment service. The server knows its address, and no token of it.
+    pub(crate) dep: Dep,
     pub(crate) mdm: NanoMdm,
     folder: TempDir,
     devices: u64,
@@ -78,17 +81,19 @@ impl Installation {
     /// Runs `init`, points it to the fakes, and connects MDM and push certificate with a server that is stopped again.
     pub(crate) fn new() -> Self {
         let runtime = Runtime::new().unwrap();
-        let (apple, mdm) = runtime.block_on(async {
+        let (apple, dep, mdm) = runtime.block_on(async {
             let apple = Apple::start(AppleOptions::default()).await.unwrap();
+            let dep = Dep::start(&apple, DepOptions::default()).await.unwrap();
             let options = NanoMdmOptions {
                 api_key: API_KEY.to_owned(),
                 ..NanoMdmOptions::default()
             };
-            (apple, NanoMdm::start(options).await.unwrap())
+            (apple, dep, NanoMdm::start(options).await.unwrap())
         });
         let installation = Self {
             runtime,
             apple,
+            dep,
             mdm,
             folder: tempfile::tempdir().unwrap(),
             devices: 0,
@@ -128,8 +133,9 @@ impl Installation {
             .replace(
                 "[apple]",
                 &format!(
-                    "[apple]\nurl = \"{}\"\nca_file = \"{}\"",
+                    "[apple]\nurl = \"{}\"\nenrolment_url = \"{}\"\nca_file = \"{}\"",
                     self.apple.url(),
+                    self.dep.url(),
                     text(&ca)
                 ),
             );
@@ -177,6 +183,13 @@ impl Installation {
     /// The configuration.
     pub(crate) fn config(&self) -> PathBuf {
         self.path("etc/lockwarden.toml")
+    }
+
+    /// Servers started from now on call Apple as often as they can.
+    pub(crate) fn without_pace(&self) {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        let config = config.replace("calls_per_second = 5.0", "calls_per_second = 0.0");
+        std::fs::write(self.config(), config).unwrap();
     }
 
     /// What the servers logged so far.
@@ -252,12 +265,26 @@ impl Installation {
 
     /// A GET with the first token: head and body of the answer as they came.
     pub(crate) fn get(&self, server: &Server, path: &str) -> String {
+        self.http(server, "GET", path, None)
+    }
+
+    /// A request with the first token, and its JSON body if it has one: head and body of the answer as they came.
+    pub(crate) fn http(
+        &self,
+        server: &Server,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> String {
         let token = std::fs::read_to_string(self.path("admin.token")).unwrap();
         let address = server.url.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
+        let body = body.map_or_else(String::new, Value::to_string);
         let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
-            token.trim()
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            token.trim(),
+            body.len()
         );
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();

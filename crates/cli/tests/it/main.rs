@@ -8,6 +8,7 @@ mod durable;
 mod help;
 mod installation;
 mod kill;
+mod kill_locks;
 mod leaks;
 mod sandbox;
 mod setup;

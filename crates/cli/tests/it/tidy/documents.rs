@@ -32,7 +32,7 @@ fn unnamed(marks: impl IntoIterator<Item = String>) -> Vec<String> {
 
 #[test]
 fn each_rule_has_a_test_that_names_it() {
-    let rules = (1..=19).chain(22..=25).map(|n| format!("r{n}"));
+    let rules = (1..=25).map(|n| format!("r{n}"));
     none(
         unnamed(rules),
         "write the test that fails when the rule is broken, and begin its name with the rule's number",
@@ -41,11 +41,7 @@ fn each_rule_has_a_test_that_names_it() {
 
 #[test]
 fn each_scenario_has_a_test_that_names_it() {
-    let scenarios = [1, 2]
-        .into_iter()
-        .chain(11..=27)
-        .chain(30..=34)
-        .map(|n| format!("t{n}"));
+    let scenarios = (1..=34).map(|n| format!("t{n}"));
     none(
         unnamed(scenarios),
         "write the scenario of the contract sheet as a test, and begin its name with its number",

@@ -8,10 +8,9 @@ use apple::dep::{Account, DepError, NanoDep};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use escrow::listing::Listing;
 use escrow::permit::{Connections, Permit, Read, Refresh};
-use escrow::server_tokens::{
-    Access, KeyView, Listing, NewServerToken, Problem as Trouble, ServerTokenView,
-};
+use escrow::server_tokens::{Access, KeyView, NewServerToken, Problem as Trouble, ServerTokenView};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
