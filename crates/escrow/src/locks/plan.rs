@@ -4,7 +4,7 @@ use activation_lock::lock::{self, Call, End, OurLock, Step};
 use activation_lock::operation::{Backoff, StateName};
 use activation_lock::time::Timestamp;
 
-use super::standing::{self, refresh};
+use super::standing;
 use super::view::Details;
 use crate::db::{Row, Tx, params};
 use crate::operations::{Kind, Operation, worker};
@@ -173,7 +173,7 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
     if decision.calls.is_empty() {
         return Ok(());
     }
-    let standing = refresh(tx, &op.organisation, &op.serial).await?;
+    let standing = standing::stands(tx, &op.organisation, &op.serial).await?;
     if matches!(
         standing.state,
         OurLock::Confirmed | OurLock::Unknown | OurLock::SomeoneElses

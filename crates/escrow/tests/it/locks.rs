@@ -434,6 +434,13 @@ async fn r4_a_code_that_held_a_lock_or_was_seen_is_not_used_for_another() {
         third != fourth,
         "a code that was seen is not for a new lock"
     );
+    let codes = desk.device(SERIAL).await.codes;
+    let current: Vec<_> = codes.iter().filter(|code| code.current).collect();
+    assert_eq!(current.len(), 1);
+    assert_eq!(
+        current[0].lock_state, "confirmed",
+        "the newest is the current one"
+    );
 }
 
 impl Desk {

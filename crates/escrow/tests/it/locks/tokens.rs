@@ -57,6 +57,16 @@ async fn t6_terms_that_are_not_signed_are_shown_and_the_lock_goes_on_once_they_a
 }
 
 #[tokio::test]
+async fn t5_where_apple_does_not_let_a_token_see_a_device_the_list_is_read_again() {
+    let desk = Desk::new().await;
+    desk.listed_whole(&[SERIAL]).await;
+    let every = Duration::from_secs(60 * 60);
+    assert!(desk.escrow.listing().due(every).await.unwrap().0.is_empty());
+    desk.lock_answered(LockOutcome::NotAccessible).await;
+    assert_eq!(desk.escrow.listing().due(every).await.unwrap().0.len(), 1);
+}
+
+#[tokio::test]
 async fn a_token_and_a_key_are_sealed_named_and_removed() {
     let desk = Desk::new().await;
     let permit = desk.permit("tokens").await;
