@@ -221,7 +221,7 @@ pub(crate) async fn view(
 }
 
 /// Whether an organisation has an account for Apple's API.
-pub(crate) async fn can_be_asked(tx: &mut Tx<'_>, organisation: &OrganisationId) -> Result<bool> {
+async fn can_be_asked(tx: &mut Tx<'_>, organisation: &OrganisationId) -> Result<bool> {
     Ok(tx
         .fetch_optional(
             "SELECT organisation FROM business_apis WHERE organisation = $1 AND removed_at IS NULL",
@@ -231,48 +231,66 @@ pub(crate) async fn can_be_asked(tx: &mut Tx<'_>, organisation: &OrganisationId)
         .is_some())
 }
 
-/// The status that decides which code is tried first (R12): the last one, where it is not old, nor older than what happened to
-/// the lock since.
-pub(crate) async fn guide(
+/// What Apple's status is worth to an unlock.
+#[derive(Default)]
+pub(crate) struct Word {
+    /// Whether Apple can be asked.
+    pub(crate) can_be_asked: bool,
+    /// When it was last read, and what it then said.
+    last: Option<(Timestamp, Option<LockStatus>)>,
+    /// Something happened to the lock since.
+    is_overtaken: bool,
+}
+
+impl Word {
+    /// The status that decides which code is tried first (R12): the last one, where it is not old, nor older than what happened
+    /// to the lock since.
+    pub(crate) fn guide(&self, now: Timestamp) -> Option<LockStatus> {
+        let (read_at, known) = self.last?;
+        known.filter(|_| !self.is_overtaken && now.since(read_at) <= GUIDES_FOR)
+    }
+
+    /// The last status, if it was read at or after a moment.
+    pub(crate) fn read_since(&self, since: Timestamp) -> Option<LockStatus> {
+        let (read_at, known) = self.last?;
+        known.filter(|_| read_at >= since)
+    }
+}
+
+/// What Apple's status of a device is worth to an unlock, in one look: unlocks are many.
+pub(crate) async fn word(
     tx: &mut Tx<'_>,
     organisation: &OrganisationId,
     serial: &SerialNumber,
-) -> Result<Option<LockStatus>> {
-    let now = tx.now();
-    let Some(last) = said(tx, organisation, serial).await?.pop() else {
-        return Ok(None);
-    };
-    if now.since(last.last_at) > GUIDES_FOR {
-        return Ok(None);
-    }
+) -> Result<Word> {
     let row = tx
         .fetch_optional(
-            "SELECT lock_evidence, lock_at FROM devices WHERE organisation = $1 AND serial = $2",
+            "SELECT EXISTS (SELECT 1 FROM business_apis WHERE business_apis.organisation = $1 AND removed_at IS NULL) AS can, \
+             lock_evidence, lock_at, is_locked, lock_type, more, first_at, last_at FROM devices \
+             LEFT JOIN lock_statuses ON lock_statuses.organisation = $1 AND lock_statuses.id = (SELECT MAX(id) \
+             FROM lock_statuses WHERE lock_statuses.organisation = $1 AND lock_statuses.serial = $2) \
+             WHERE devices.organisation = $1 AND devices.serial = $2",
             params![organisation.as_str(), serial.as_str()],
         )
         .await?;
-    let overtaken = match row {
-        Some(row) => {
-            let evidence: String = row.get("lock_evidence")?;
-            let at: Option<Timestamp> = row.get("lock_at")?;
-            evidence != "status" && at.is_some_and(|at| at > last.last_at)
-        }
-        None => false,
+    let Some(row) = row else {
+        return Ok(Word::default());
     };
-    Ok(last.status.known().filter(|_| !overtaken))
-}
-
-/// The last status, if it was read at or after a moment.
-pub(crate) async fn read_since(
-    tx: &mut Tx<'_>,
-    organisation: &OrganisationId,
-    serial: &SerialNumber,
-    since: Timestamp,
-) -> Result<Option<LockStatus>> {
-    let last = said(tx, organisation, serial).await?.pop();
-    Ok(last
-        .filter(|said| said.last_at >= since)
-        .and_then(|said| said.status.known()))
+    let can_be_asked = row.get("can")?;
+    if row.get::<Option<Timestamp>>("last_at")?.is_none() {
+        return Ok(Word {
+            can_be_asked,
+            ..Word::default()
+        });
+    }
+    let said = Said::from_row(&row)?;
+    let (evidence, at): (String, Option<Timestamp>) =
+        (row.get("lock_evidence")?, row.get("lock_at")?);
+    Ok(Word {
+        can_be_asked,
+        is_overtaken: evidence != "status" && at.is_some_and(|at| at > said.last_at),
+        last: Some((said.last_at, said.status.known())),
+    })
 }
 
 /// A lock has ended with one on, or perhaps: Apple's status is to confirm it.

@@ -179,7 +179,7 @@ pub fn waiting(why: WaitReason) -> Explanation {
             SIGN_TERMS,
         ),
         WaitReason::NoCredential => words(
-            "There is no server token for this organisation, nor a proxy that has one.",
+            "There is no server token for this organisation that is still good, nor a proxy that has one.",
             "No request was sent; the device was not locked. The lock goes on by itself once there is one.",
             "Import a server token of Apple Business Manager or Apple School Manager.",
         ),

@@ -254,16 +254,6 @@ async fn credentials(
     Ok(credentials)
 }
 
-/// When a lock of the device was last asked for, by anybody.
-async fn lock_requested_at(tx: &mut Tx<'_>, op: &Operation) -> Result<Option<Timestamp>> {
-    tx.fetch_one(
-        "SELECT MAX(requested_at) AS at FROM operations WHERE organisation = $1 AND serial = $2 AND kind = 'lock'",
-        params![op.organisation.as_str(), op.serial.as_str()],
-    )
-    .await?
-    .get("at")
-}
-
 /// An operation, all that bears on it, and what is to be done now.
 pub(super) struct Decision {
     pub(super) op: Operation,
@@ -310,8 +300,7 @@ pub(super) async fn decide(
     let credentials = credentials(tx, &op, epochs.last()).await?;
     let (spent_by_others_today, refused_before) = others(tx, &op).await?;
 
-    let guide = lock_statuses::guide(tx, organisation, &op.serial).await?;
-    let lock_requested_at = lock_requested_at(tx, &op).await?;
+    let apple = lock_statuses::word(tx, organisation, &op.serial).await?;
     let since = op.resumed_at.unwrap_or(op.requested_at);
     let source = known
         .as_ref()
@@ -322,7 +311,7 @@ pub(super) async fn decide(
             identity,
             imeis_without_slots: *source == IdentitySource::List,
             credentials: &credentials,
-            status: guide,
+            status: apple.guide(tx.now()),
             refused_before: &refused_before,
         })
     });
@@ -335,12 +324,13 @@ pub(super) async fn decide(
         attempts: attempts.iter().map(|row| row.attempt.clone()).collect(),
         spent_by_others_today,
         epoch_opened_at,
-        lock_requested_at,
+        // A device has one operation at a time: none can have been asked for since.
+        lock_requested_at: None,
         restored_at: op.restored_at,
         status: AskedStatus {
-            can_be_asked: lock_statuses::can_be_asked(tx, organisation).await?,
+            can_be_asked: apple.can_be_asked,
             asked_at: op.status_asked_at,
-            said: lock_statuses::read_since(tx, organisation, &op.serial, since).await?,
+            said: apple.read_since(since),
         },
         backoff: Backoff::default(),
     };

@@ -1,7 +1,10 @@
 //! Unlocks: makes the calls, and records what became of each (R13-R19).
 
+use std::time::Duration;
+
 use activation_lock::unlock::{Outcome, Response, outcome};
 use apple::escrow_key_unlock::{UnlockRequest, UnlockService};
+use escrow::lock_statuses::Reading;
 use escrow::operations::{Advance, Answer, Begun, Finished, Lease, Via};
 use escrow::permit::OrganisationId;
 
@@ -9,6 +12,9 @@ use super::queue::{Queue, TOO_LATE, said};
 use super::{Pauses, rest, statuses};
 use crate::connectors::DelegatedUnlock;
 use crate::services::NoService;
+
+/// An unlock does not wait longer for Apple's status of the lock: it goes on without.
+const STATUS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What became of one call, before it is on record.
 struct Called {
@@ -50,7 +56,11 @@ pub(super) async fn work_on(queue: &Queue, mut lease: Lease) {
                 }
             }
             Ok(Advance::AskStatus) => {
-                let reading = statuses::ask(&queue.app, lease.organisation(), lease.serial()).await;
+                let asked = statuses::ask(&queue.app, lease.organisation(), lease.serial());
+                let reading = match tokio::time::timeout(STATUS_PATIENCE, asked).await {
+                    Ok(reading) => reading,
+                    Err(_) => Reading::Problem("unavailable"),
+                };
                 let settings = queue.app.settings.statuses;
                 if let Err(error) = operations.status_read(&lease, reading, settings).await {
                     tracing::error!(%error, unlock = lease.operation(), "Apple's status cannot be recorded; it is tried again");
