@@ -13,6 +13,7 @@ mod init;
 mod local;
 mod machine;
 mod mdm;
+mod operation;
 mod organisations;
 mod owner;
 mod private_file;

@@ -4,8 +4,9 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::api::{Api, Ask, ServerArgs};
+use crate::show;
+use crate::unlock::UNLOCK;
 use crate::voice::{DONE, Outcome, Voice};
-use crate::{show, unlock};
 
 /// Show, cancel or continue an unlock that was asked for
 #[derive(Args)]
@@ -64,7 +65,7 @@ pub(crate) async fn run(args: UnlocksArgs, voice: Voice) -> Outcome {
                 .await?
                 .json()?;
             if args.wait {
-                return unlock::ended(&api, id, voice).await;
+                return UNLOCK.ended(&api, id, voice).await;
             }
             tell(&unlock, voice)
         }
