@@ -247,6 +247,32 @@ impl Api {
         }
     }
 
+    /// The organisation whose own things are meant, as a path names it: the one that was named, or the token's only one.
+    ///
+    /// # Errors
+    /// When the token is valid in several and none was named, or the server cannot be asked.
+    pub(crate) async fn organisation(&self) -> Result<String, Failure> {
+        if let Some(named) = &self.organisation {
+            return Ok(named.clone());
+        }
+        let me = self.ask(Ask::get(&["me"])).await?.json()?;
+        let all = me.get("organisations").and_then(Value::as_array);
+        let text = |key| {
+            let texts = all
+                .into_iter()
+                .flatten()
+                .filter_map(move |one| one.get(key));
+            texts.filter_map(Value::as_str).collect::<Vec<_>>()
+        };
+        match text("id").as_slice() {
+            [only] => Ok((*only).to_owned()),
+            [] => Err(Failure::new("there is no organisation yet")
+                .hint("`lockwarden init` makes the first one")),
+            _ => Err(Failure::new("this token is valid in several organisations")
+                .hint(which_one(&text("name")))),
+        }
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         let mut why = error.to_string();
         let mut source = std::error::Error::source(error);
@@ -354,6 +380,10 @@ fn not_lockwarden(status: StatusCode) -> Failure {
     .hint("does --url name a Lockwarden server, and not something in front of it?")
 }
 
+fn name_of(kind: &str) -> Option<&str> {
+    kind.strip_prefix("urn:lockwarden:problem:")
+}
+
 /// A refusal in the server's words: a problem document (RFC 9457).
 fn refused(status: StatusCode, body: &[u8]) -> Failure {
     let Ok(problem) = serde_json::from_slice::<Value>(body) else {
@@ -387,16 +417,13 @@ fn refused(status: StatusCode, body: &[u8]) -> Failure {
 
 /// What to do, where the server's own hint speaks of requests and there is a command for it.
 fn on_the_command_line(kind: &str, problem: &Value) -> Option<String> {
-    let name = kind.strip_prefix("urn:lockwarden:problem:")?;
-    Some(match name {
+    Some(match name_of(kind)? {
         "organisation-needed" | "ambiguous-device" => {
             let known = problem.get("organisations").and_then(Value::as_array);
             let known: Vec<&str> = known?.iter().filter_map(Value::as_str).collect();
-            format!(
-                "say which one with --organisation NAME: {}",
-                known.join(", ")
-            )
+            which_one(&known)
         }
+        "unknown-organisation" => "`lockwarden organisations list` lists them".to_owned(),
         "no-product-type" => "`lockwarden devices set SERIAL --product-type iPad4,1` sets it (the hardware's own name, neither \
             the order number nor a name like iPhone XR); or let the device enrol, which tells it"
             .to_owned(),
@@ -404,11 +431,22 @@ fn on_the_command_line(kind: &str, problem: &Value) -> Option<String> {
             let id = problem.get("unlock").and_then(Value::as_str)?;
             format!("`lockwarden unlocks show {id}` shows it; wait for it to end, or agree with whoever asked for it")
         }
+        "unknown-server-token" => "`lockwarden dep tokens` lists them".to_owned(),
+        "no-business-api" => "somebody with the role of Administrator makes an API account in Apple Business Manager or Apple \
+            School Manager; `lockwarden business-api set` sets it"
+            .to_owned(),
         "unknown-connection" => "`lockwarden mdm list` lists them".to_owned(),
         "unknown-push-certificate" => "`lockwarden push-certificate list` lists them".to_owned(),
         "unknown-token" => "`lockwarden token list` lists them".to_owned(),
         _ => return None,
     })
+}
+
+fn which_one(known: &[&str]) -> String {
+    format!(
+        "say which one with --organisation NAME: {}",
+        known.join(", ")
+    )
 }
 
 #[cfg(test)]

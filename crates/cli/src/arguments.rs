@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, bench, code, coverage, db, devices, doctor, init, mdm, organisations, push_certificate,
-    reveal, serve, sim, token, unlock, unlocks,
+    apple, bench, business_api, code, coverage, db, dep, devices, doctor, init, mdm, organisations,
+    push_certificate, reveal, serve, sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -52,6 +52,8 @@ pub(crate) enum Commands {
     Coverage(coverage::CoverageArgs),
     Mdm(mdm::MdmArgs),
     PushCertificate(push_certificate::PushCertificateArgs),
+    Dep(dep::DepArgs),
+    BusinessApi(business_api::BusinessApiArgs),
     Token(token::TokenArgs),
     Organisations(organisations::OrganisationsArgs),
 }
@@ -66,12 +68,15 @@ const OF_A_SERVER: &[&str] = &[
     "organisations",
     "mdm",
     "push-certificate",
+    "dep",
+    "business-api",
     "token",
 ];
 
 const ENDING: &str = "\
 Data goes to standard output, everything else to standard error.
-Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; the `apple` commands and `unlock --wait` list more.
+Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; the `apple` commands and `unlock --wait`
+list more.
 Codes, keys, tokens and passwords are read from files or standard input, never from the arguments.";
 
 /// The whole command line with its help.

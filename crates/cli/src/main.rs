@@ -4,9 +4,11 @@ mod api;
 mod apple;
 mod arguments;
 mod bench;
+mod business_api;
 mod code;
 mod coverage;
 mod db;
+mod dep;
 mod devices;
 mod doctor;
 mod init;
@@ -74,6 +76,8 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Organisations(args) => machine::block_on(organisations::run(args, voice)),
         Commands::Mdm(args) => machine::block_on(mdm::run(args, voice)),
         Commands::PushCertificate(args) => machine::block_on(push_certificate::run(args, voice)),
+        Commands::Dep(args) => machine::block_on(dep::run(args, voice)),
+        Commands::BusinessApi(args) => machine::block_on(business_api::run(args, voice)),
         Commands::Sim(args) => machine::block_on(sim::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::api::{Api, Ask, ServerArgs};
-use crate::voice::{DONE, FAILED, Failure, Outcome, Voice};
+use crate::voice::{DONE, FAILED, Outcome, Voice};
 use crate::{secret_file, show};
 
 /// Connect MDM servers: add, list, test, remove
@@ -113,20 +113,11 @@ pub(crate) async fn run(args: MdmArgs, voice: Voice) -> Outcome {
 }
 
 async fn add(args: AddArgs, voice: Voice) -> Outcome {
-    let secret_of = |path: &PathBuf, what: &str| -> Result<Zeroizing<String>, Failure> {
-        let text = secret_file::read(path, what)?;
-        let text = Zeroizing::new(text.trim().to_owned());
-        if text.is_empty() {
-            Err(Failure::new(format!("{what} is empty")))
-        } else {
-            Ok(text)
-        }
-    };
-    let api_key = secret_of(&args.api_key_file, "the file with the MDM's key")?;
+    let api_key = secret_file::read_word(&args.api_key_file, "the file with the MDM's key")?;
     let hmac_secret = args
         .hmac_secret_file
         .as_ref()
-        .map(|path| secret_of(path, "the file with the HMAC secret"))
+        .map(|path| secret_file::read_word(path, "the file with the HMAC secret"))
         .transpose()?;
     let api = Api::new(&args.server, voice)?;
     let new = NewConnection {

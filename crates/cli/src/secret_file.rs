@@ -25,6 +25,19 @@ pub(crate) fn read(path: &Path, what: &str) -> Result<Zeroizing<String>, Failure
     Ok(Zeroizing::new(text.to_owned()))
 }
 
+/// The same, for a secret that is one word, such as a password: without the white space around it.
+///
+/// # Errors
+/// As [`read`]; or when there is nothing else in it.
+pub(crate) fn read_word(path: &Path, what: &str) -> Result<Zeroizing<String>, Failure> {
+    let text = read(path, what)?;
+    let word = Zeroizing::new(text.trim().to_owned());
+    if word.is_empty() {
+        return Err(Failure::new(format!("{what} is empty")));
+    }
+    Ok(word)
+}
+
 /// The same, for what need not be text.
 ///
 /// # Errors
