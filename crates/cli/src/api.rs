@@ -83,6 +83,14 @@ impl Answer {
     }
 }
 
+/// Why there is no [`Answer`].
+pub(crate) struct Refusal {
+    /// The name of the server's problem document, such as `unknown-device`; none when the server could not be reached.
+    pub(crate) problem: Option<String>,
+    /// The same in words.
+    pub(crate) failure: Failure,
+}
+
 /// One request.
 pub(crate) struct Ask<'a> {
     method: Method,
@@ -190,6 +198,14 @@ impl Api {
     /// # Errors
     /// When the server cannot be reached, or refuses: in its own words.
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        self.try_ask(ask).await.map_err(|refusal| refusal.failure)
+    }
+
+    /// The same, for whoever goes on after some refusals.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(crate) async fn try_ask(&self, ask: Ask<'_>) -> Result<Answer, Refusal> {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .expect("an http address has a path")
@@ -243,7 +259,10 @@ impl Api {
                 body,
             })
         } else {
-            Err(refused(status, &body))
+            Err(Refusal {
+                problem: problem_name(&body),
+                failure: refused(status, &body),
+            })
         }
     }
 
@@ -273,15 +292,19 @@ impl Api {
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    fn unreachable(&self, error: &reqwest::Error) -> Refusal {
         let mut why = error.to_string();
         let mut source = std::error::Error::source(error);
         while let Some(inner) = source {
             why = inner.to_string();
             source = inner.source();
         }
-        Failure::new(format!("the server at {} gave no answer: {why}", self.base.origin().ascii_serialization()))
-            .hint("is `lockwarden serve` running there? If its certificate is of your own authority, name that with --ca-file")
+        let failure = Failure::new(format!("the server at {} gave no answer: {why}", self.base.origin().ascii_serialization()))
+            .hint("is `lockwarden serve` running there? If its certificate is of your own authority, name that with --ca-file");
+        Refusal {
+            problem: None,
+            failure,
+        }
     }
 }
 
@@ -380,6 +403,12 @@ fn not_lockwarden(status: StatusCode) -> Failure {
     .hint("does --url name a Lockwarden server, and not something in front of it?")
 }
 
+/// The name of a problem document (RFC 9457).
+fn problem_name(body: &[u8]) -> Option<String> {
+    let problem: Value = serde_json::from_slice(body).ok()?;
+    name_of(problem.get("type")?.as_str()?).map(str::to_owned)
+}
+
 fn name_of(kind: &str) -> Option<&str> {
     kind.strip_prefix("urn:lockwarden:problem:")
 }
@@ -431,6 +460,14 @@ fn on_the_command_line(kind: &str, problem: &Value) -> Option<String> {
             let id = problem.get("unlock").and_then(Value::as_str)?;
             format!("`lockwarden unlocks show {id}` shows it; wait for it to end, or agree with whoever asked for it")
         }
+        "lock-in-progress" => {
+            let id = problem.get("lock").and_then(Value::as_str)?;
+            format!("`lockwarden locks show {id}` shows it; wait for it to end, or agree with whoever asked for it")
+        }
+        "not-assigned" => "assign the device to this server in Apple Business Manager or Apple School Manager, have the list \
+            read (`lockwarden dep sync NAME`), and ask again. If the list is wrong, say why with --override-reason: Apple \
+            decides in the end"
+            .to_owned(),
         "unknown-server-token" => "`lockwarden dep tokens` lists them".to_owned(),
         "no-business-api" => "somebody with the role of Administrator makes an API account in Apple Business Manager or Apple \
             School Manager; `lockwarden business-api set` sets it"

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, bench, business_api, code, coverage, db, dep, devices, doctor, init, mdm, organisations,
-    push_certificate, reveal, serve, sim, token, unlock, unlocks,
+    apple, bench, business_api, code, coverage, db, dep, devices, doctor, init, lock, lock_status,
+    locks, mdm, organisations, push_certificate, reveal, serve, sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -49,6 +49,9 @@ pub(crate) enum Commands {
     Reveal(reveal::RevealArgs),
     Unlock(unlock::UnlockArgs),
     Unlocks(unlocks::UnlocksArgs),
+    Lock(lock::LockArgs),
+    Locks(locks::LocksArgs),
+    LockStatus(lock_status::LockStatusArgs),
     Coverage(coverage::CoverageArgs),
     Mdm(mdm::MdmArgs),
     PushCertificate(push_certificate::PushCertificateArgs),
@@ -64,6 +67,9 @@ const OF_A_SERVER: &[&str] = &[
     "reveal",
     "unlock",
     "unlocks",
+    "lock",
+    "locks",
+    "lock-status",
     "coverage",
     "organisations",
     "mdm",
@@ -75,8 +81,8 @@ const OF_A_SERVER: &[&str] = &[
 
 const ENDING: &str = "\
 Data goes to standard output, everything else to standard error.
-Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; the `apple` commands and `unlock --wait`
-list more.
+Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; the `apple` commands, `unlock --wait` and
+`lock --wait` list more.
 Codes, keys, tokens and passwords are read from files or standard input, never from the arguments.";
 
 /// The whole command line with its help.
@@ -143,7 +149,14 @@ mod tests {
                     .iter()
                     .any(|word| name.split('_').any(|part| part == *word));
                 let is_reference = name.ends_with("_file")
-                    || ["key", "key_id", "token_url", "idempotency_key"].contains(&name.as_str());
+                    || [
+                        "key",
+                        "key_id",
+                        "token_url",
+                        "server_token",
+                        "idempotency_key",
+                    ]
+                    .contains(&name.as_str());
                 assert!(
                     !(takes_text && secret) || is_reference,
                     "{path} takes {name} as text"

@@ -7,10 +7,13 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
+use server::lifecycle;
 
 use crate::api::{Api, Ask, ServerArgs};
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{secret_file, show};
+
+mod page;
 
 /// List devices, show one, set by hand what is known of it, ask it again
 #[derive(Args)]
@@ -23,7 +26,7 @@ pub(crate) struct DevicesArgs {
 enum DevicesCommand {
     /// List devices, all pages of them
     List(ListArgs),
-    /// Show one device: what is known of it, its codes (without their texts), its unlocks, what happened
+    /// Show one device: what is known of it, its locks, its codes (without their texts), its unlocks, what happened
     Show(ShowArgs),
     /// Set by hand how a device is named to Apple; a device that is not known yet becomes known
     ///
@@ -144,6 +147,8 @@ const LIST: &[(&str, &str)] = &[
     ("WHY NOT", "coverage_reason"),
     ("WINDOW", "window"),
 ];
+/// How a lock by the organisation stands. Shown where there is one, so that a list without any stays as narrow as it is.
+const LOCK: (&str, &str) = ("LOCK", "lock");
 
 async fn list(args: ListArgs, voice: Voice) -> Outcome {
     let api = Api::new(&args.server, voice)?;
@@ -166,7 +171,12 @@ async fn list(args: ListArgs, voice: Voice) -> Outcome {
         }
     }
     found.truncate(most);
-    voice.data(&found, || show::table(LIST, &found))?;
+    voice.data(&found, || {
+        let has_lock = |device: &Value| device.get("lock").is_some_and(|lock| lock != "none");
+        let lock = found.iter().any(has_lock).then_some(LOCK);
+        let columns: Vec<_> = LIST.iter().copied().chain(lock).collect();
+        show::table(&columns, &found)
+    })?;
     voice.talk(format!("{} device(s)", found.len()));
     Ok(DONE)
 }
@@ -177,7 +187,8 @@ async fn show(args: ShowArgs, voice: Voice) -> Outcome {
         .ask(Ask::get(&["devices", args.serial.as_str()]))
         .await?
         .json()?;
-    voice.data(&device, || page(&device))?;
+    let now = lifecycle::clock().now();
+    voice.data(&device, || page::of(&device, now))?;
     Ok(DONE)
 }
 
@@ -194,7 +205,8 @@ async fn set(args: SetArgs, voice: Voice) -> Outcome {
         .ask(Ask::new(Method::PATCH, &path).json(&by_hand)?)
         .await?
         .json()?;
-    voice.data(&device, || page(&device))?;
+    let now = lifecycle::clock().now();
+    voice.data(&device, || page::of(&device, now))?;
     Ok(DONE)
 }
 
@@ -229,63 +241,6 @@ async fn refresh(args: ShowArgs, voice: Voice) -> Outcome {
     })?;
     voice.talk("the device is asked; `lockwarden devices show` shows its answer");
     Ok(DONE)
-}
-
-fn page(device: &Value) -> String {
-    let summary = device.get("summary").unwrap_or(device);
-    let mut text = show::pairs(
-        summary,
-        &[
-            ("serial", "serial"),
-            ("organisation", "organisation"),
-            ("product type", "product_type"),
-            ("model", "model_name"),
-            ("name", "device_name"),
-            ("system", "os_version"),
-            ("MDM", "connection"),
-            ("code", "coverage"),
-            ("why not", "coverage_reason"),
-            ("window", "window"),
-            ("window closes", "window_closes_at"),
-            ("doubt", "suspect"),
-            ("last seen", "seen_at"),
-        ],
-    );
-    let mut section = |title: &str, key: &str, columns: &[(&str, &str)]| {
-        let rows = device.get(key).map_or(&[][..], show::rows);
-        if !rows.is_empty() {
-            text.push_str(&format!("\n\n{title}\n{}", show::table(columns, rows)));
-        }
-    };
-    section(
-        "Codes (`lockwarden reveal` shows their texts)",
-        "codes",
-        &[
-            ("MADE BY", "kind"),
-            ("CURRENT", "current"),
-            ("FROM", "origin"),
-            ("DOUBT", "doubt"),
-            ("FIRST SEEN", "created_at"),
-            ("LAST SEEN", "seen_at"),
-        ],
-    );
-    section(
-        "Unlocks",
-        "unlocks",
-        &[
-            ("ID", "id"),
-            ("STATE", "state"),
-            ("ASKED BY", "requested_by"),
-            ("ASKED AT", "requested_at"),
-            ("ENDED AT", "ended_at"),
-        ],
-    );
-    section(
-        "What happened",
-        "timeline",
-        &[("WHEN", "at"), ("WHAT", "what"), ("DETAILS", "details")],
-    );
-    text
 }
 
 /// A reason that is more than nothing.

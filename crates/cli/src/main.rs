@@ -13,6 +13,9 @@ mod devices;
 mod doctor;
 mod init;
 mod local;
+mod lock;
+mod lock_status;
+mod locks;
 mod machine;
 mod mdm;
 mod operation;
@@ -72,6 +75,9 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),
         Commands::Unlock(args) => machine::block_on(unlock::run(args, voice)),
         Commands::Unlocks(args) => machine::block_on(unlocks::run(args, voice)),
+        Commands::Lock(args) => machine::block_on(lock::run(args, voice)),
+        Commands::Locks(args) => machine::block_on(locks::run(args, voice)),
+        Commands::LockStatus(args) => machine::block_on(lock_status::run(args, voice)),
         Commands::Coverage(args) => machine::block_on(coverage::run(args, voice)),
         Commands::Organisations(args) => machine::block_on(organisations::run(args, voice)),
         Commands::Mdm(args) => machine::block_on(mdm::run(args, voice)),

@@ -1,5 +1,6 @@
 //! Answers of the API as people read them. Unknown keys and words are left alone: the API may grow.
 
+use activation_lock::time::Timestamp;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -50,7 +51,8 @@ fn is_time(key: &str) -> bool {
     key == "at"
         || key.ends_with("_at")
         || key == "until"
-        || key == "deadline"
+        || key == "since"
+        || key.ends_with("deadline")
         || key.starts_with("not_")
 }
 
@@ -131,6 +133,29 @@ pub(crate) fn words(object: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The same in one line. That nothing is to be done is not said: nobody asked.
+pub(crate) fn sentences(object: &Value) -> String {
+    let mut words = words(object);
+    words.retain(|words| words != "Nothing.");
+    words.join(" ")
+}
+
+/// How long before `now` a moment is: `3 minutes ago`.
+pub(crate) fn age(object: &Value, key: &str, now: Timestamp) -> Option<String> {
+    let at = OffsetDateTime::parse(object.get(key)?.as_str()?, &Rfc3339).ok()?;
+    let passed = i128::from(now.0) - at.unix_timestamp_nanos().div_euclid(1_000_000);
+    let minutes = passed.div_euclid(60_000);
+    let (count, unit) = match minutes {
+        // The clock of the server may be ahead of ours.
+        ..=0 => return Some("just now".to_owned()),
+        1..60 => (minutes, "minute"),
+        60..1440 => (minutes / 60, "hour"),
+        _ => (minutes / 1440, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    Some(format!("{count} {unit}{plural} ago"))
+}
+
 /// Without the space that the table puts before its first column and after its last.
 fn trimmed(table: &str) -> String {
     let indent = |line: &str| line.len() - line.trim_start().len();
@@ -155,6 +180,39 @@ mod tests {
         assert_eq!(cell(&object, "count"), "5");
         assert_eq!(cell(&object, "ended_at"), "-");
         assert_eq!(cell(&object, "absent"), "-");
+    }
+
+    #[test]
+    fn an_age_is_told_in_the_unit_that_fits() {
+        let object = json!({ "read_at": "2026-01-02T03:04:05.000Z", "null": null, "text": "x" });
+        let told = 1_767_323_045_000;
+        let minute = 60_000;
+        for (later, expected) in [
+            (-5 * minute, "just now"),
+            (0, "just now"),
+            (minute - 1, "just now"),
+            (minute, "1 minute ago"),
+            (60 * minute - 1, "59 minutes ago"),
+            (60 * minute, "1 hour ago"),
+            (24 * 60 * minute - 1, "23 hours ago"),
+            (48 * 60 * minute, "2 days ago"),
+        ] {
+            let age = age(&object, "read_at", Timestamp(told + later));
+            assert_eq!(age.as_deref(), Some(expected), "{later}");
+        }
+        for key in ["null", "text", "absent"] {
+            assert_eq!(age(&object, key, Timestamp(told)), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_do_is_not_said() {
+        let words = |to_do| json!({ "happened": "It did.", "means": "It is.", "to_do": to_do });
+        assert_eq!(sentences(&words("Nothing.")), "It did. It is.");
+        assert_eq!(
+            sentences(&words("Nothing: it ends.")),
+            "It did. It is. Nothing: it ends."
+        );
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use escrow::permit::Permissions;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::borrow::Cow;
@@ -33,7 +35,7 @@ struct CreateArgs {
     /// What it is for; stands on the record of all it does
     name: String,
     /// What it may do; may be given several times
-    #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = ["read", "reveal", "unlock", "connections", "admin"])]
+    #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = PossibleValuesParser::new(Permissions::SCOPES))]
     scopes: Vec<String>,
     /// Days until it ends by itself [default: never]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
