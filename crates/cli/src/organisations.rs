@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::api::{Api, Ask, ServerArgs};
 use crate::show;
@@ -21,7 +22,9 @@ enum OrganisationsCommand {
     List(ListArgs),
     /// Make one; its name goes to Apple with every unlock
     Create(CreateArgs),
-    /// Set whether people may lock the devices
+    /// Set whether people may lock the devices, and whether devices are locked when Apple newly lists them
+    ///
+    /// What is not given stays as it is.
     Set(SetArgs),
 }
 
@@ -40,20 +43,35 @@ struct CreateArgs {
 }
 
 #[derive(Args)]
+#[group(id = "policy", required = true, multiple = true, args = ["user_lock", "lock_on_listing"])]
 struct SetArgs {
-    /// Its identifier, as the list shows it
-    id: String,
+    /// Its name or identifier, as the list shows it
+    name: String,
     /// leave: send nothing; allow: let people lock a device once its code is held; deny: forbid it
     #[arg(long, value_name = "POLICY", value_parser = ["leave", "allow", "deny"])]
-    user_lock: String,
+    user_lock: Option<String>,
+    /// on: lock each device that Apple newly lists for a server of ours, at most 20 an hour, then pause for a person; on again
+    /// ends a pause
+    #[arg(long, value_name = "ON|OFF", value_parser = ["on", "off"])]
+    lock_on_listing: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
+}
+
+#[derive(Serialize)]
+struct Policy<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_lock: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lock_on_listing: Option<bool>,
 }
 
 const COLUMNS: &[(&str, &str)] = &[
     ("ID", "id"),
     ("NAME", "name"),
     ("USER LOCKS", "user_lock"),
+    ("LOCK ON LISTING", "lock_on_listing"),
+    ("PAUSED", "lock_on_listing_paused_at"),
     ("MADE", "created_at"),
 ];
 
@@ -65,6 +83,9 @@ pub(crate) async fn run(args: OrganisationsArgs, voice: Voice) -> Outcome {
             let answer = api.ask(Ask::get(&["organisations"])).await?.json()?;
             let rows = show::rows(&answer);
             voice.data(&rows, || show::table(COLUMNS, rows))?;
+            for organisation in rows {
+                tell_pause(organisation, voice);
+            }
         }
         OrganisationsCommand::Create(args) => {
             let api = Api::new(&args.server, voice)?;
@@ -74,12 +95,30 @@ pub(crate) async fn run(args: OrganisationsArgs, voice: Voice) -> Outcome {
         }
         OrganisationsCommand::Set(args) => {
             let api = Api::new(&args.server, voice)?;
-            let path = ["organisations", args.id.as_str()];
-            let ask =
-                Ask::new(Method::PATCH, &path).json(&json!({ "user_lock": args.user_lock }))?;
+            let path = ["organisations", args.name.as_str()];
+            let policy = Policy {
+                user_lock: args.user_lock.as_deref(),
+                lock_on_listing: args.lock_on_listing.map(|word| word == "on"),
+            };
+            let ask = Ask::new(Method::PATCH, &path).json(&policy)?;
             let set = api.ask(ask).await?.json()?;
             voice.data(&set, || show::table(COLUMNS, [&set]))?;
+            tell_pause(&set, voice);
         }
     }
     Ok(DONE)
+}
+
+/// Says what to do about a policy that waits for a person (R20).
+fn tell_pause(organisation: &Value, voice: Voice) {
+    let paused = organisation.get("lock_on_listing_paused_at");
+    if paused.is_some_and(|at| !at.is_null()) {
+        let name = show::cell(organisation, "name");
+        voice.talk(format!(
+            "{name}: locking newly listed devices pauses since {}, as many having been locked as may be in an hour. See in \
+             `lockwarden devices list` whether these are meant; then `lockwarden organisations set {name:?} --lock-on-listing \
+             on` goes on with those listed from now on. A device that was passed over is locked with `lockwarden lock`.",
+            show::cell(organisation, "lock_on_listing_paused_at")
+        ));
+    }
 }
