@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use sim::dep::{Dep, DepOptions};
 use sim::{
-    Apple, AppleOptions, Device, DeviceSpec, Kind, NanoMdm, NanoMdmOptions, SIM_TOPIC, Webhook,
+    Apple, AppleOptions, BusinessManager, BusinessManagerOptions, Device, DeviceSpec, Kind,
+    NanoMdm, NanoMdmOptions, SIM_TOPIC, Webhook,
 };
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -30,6 +31,8 @@ pub(crate) struct Installation {
     pub(crate) apple: Apple,
     /// Apple's enrolment service. The server knows its address, and no token of it.
     pub(crate) dep: Dep,
+    /// Apple's business API. The server knows its address, and no account of it.
+    pub(crate) business: BusinessManager,
     pub(crate) mdm: NanoMdm,
     folder: TempDir,
     devices: u64,
@@ -81,19 +84,23 @@ impl Installation {
     /// Runs `init`, points it to the fakes, and connects MDM and push certificate with a server that is stopped again.
     pub(crate) fn new() -> Self {
         let runtime = Runtime::new().unwrap();
-        let (apple, dep, mdm) = runtime.block_on(async {
+        let (apple, dep, business, mdm) = runtime.block_on(async {
             let apple = Apple::start(AppleOptions::default()).await.unwrap();
             let dep = Dep::start(&apple, DepOptions::default()).await.unwrap();
+            let business = BusinessManagerOptions::default();
+            let business = BusinessManager::start(&apple, business).await.unwrap();
             let options = NanoMdmOptions {
                 api_key: API_KEY.to_owned(),
                 ..NanoMdmOptions::default()
             };
-            (apple, dep, NanoMdm::start(options).await.unwrap())
+            let mdm = NanoMdm::start(options).await.unwrap();
+            (apple, dep, business, mdm)
         });
         let installation = Self {
             runtime,
             apple,
             dep,
+            business,
             mdm,
             folder: tempfile::tempdir().unwrap(),
             devices: 0,
@@ -133,10 +140,13 @@ impl Installation {
             .replace(
                 "[apple]",
                 &format!(
-                    "[apple]\nurl = \"{}\"\nenrolment_url = \"{}\"\nca_file = \"{}\"",
+                    "[apple]\nurl = \"{}\"\nenrolment_url = \"{}\"\nbusiness_url = \"{api}\"\nschool_url = \"{api}\"\n\
+                     token_url = \"{}\"\nca_file = \"{}\"",
                     self.apple.url(),
                     self.dep.url(),
-                    text(&ca)
+                    self.business.token_url(),
+                    text(&ca),
+                    api = self.business.api_url(),
                 ),
             );
         std::fs::write(self.config(), config).unwrap();

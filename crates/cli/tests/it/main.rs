@@ -10,6 +10,7 @@ mod installation;
 mod kill;
 mod kill_locks;
 mod leaks;
+mod locks;
 mod sandbox;
 mod setup;
 mod sim_apple;
