@@ -126,7 +126,7 @@ fn apple_status(status: &Value, now: Timestamp) -> Vec<String> {
     };
     let mut lines = vec![if is_there("read_at") {
         format!(
-            "Apple's own status: locked {}, lock type {}, read {}, first so {}",
+            "Apple's own status: locked {}, lock type {}, read {}, so since {}",
             show::cell(status, "is_locked"),
             show::cell(status, "lock_type"),
             aged("read_at"),

@@ -8,9 +8,10 @@ use activation_lock::bypass_code::BypassCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use data_encoding::HEXLOWER;
-use sim::{Fault, Kind, Udid};
+use sim::{AccountKind, Device, Fault, Kind, Udid};
 
-use crate::installation::{API_KEY, HMAC_KEY, Installation};
+use crate::installation::{API_KEY, HMAC_KEY, Installation, Server};
+use crate::support::{file, wait_for};
 
 /// Looks for many secrets at once. Each has its name, and stands in every writing that a program may give it.
 #[derive(Default)]
@@ -194,6 +195,12 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
         said.push_str(&shown.stdout);
         said.push_str(&shown.stderr);
     }
+    said.push_str(&locked_by_the_organisation(
+        &place,
+        &server,
+        &pad,
+        &mut search,
+    ));
     let metrics = place.get(&server, "/metrics");
     let refused = place.get(&server, "/v1/hooks/nanomdm/a-secret-in-a-path");
     server.kill();
@@ -226,6 +233,77 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
         let found = search.found(&bytes);
         assert!(found.is_empty(), "{name} holds {found:?}");
     }
+}
+
+/// The same story with a lock of the organisation, and Apple's own status of it: what was printed.
+fn locked_by_the_organisation(
+    place: &Installation,
+    server: &Server,
+    device: &Device,
+    search: &mut Search,
+) -> String {
+    let serial = device.serial();
+    let token = place.dep.issue_token("Class Rooms");
+    for (name, secret) in [
+        ("the consumer secret", &token.consumer_secret),
+        ("the access token", &token.access_token),
+        ("the access secret", &token.access_secret),
+    ] {
+        search.text(name, secret);
+    }
+    let account = place.business.issue_account(AccountKind::School);
+    let key = account.private_key_pem.lines().nth(1).unwrap();
+    search.text("the API account's key", key);
+    place.dep.assign(&token, device.dep_device());
+    place.business.add_device(device.org_device());
+    let [json, pem] = [
+        ("token.json", &token.json()),
+        ("api-account.pem", &account.private_key_pem),
+    ]
+    .map(|(name, text)| file(&place.path("."), name, text));
+    let mut said = String::new();
+    let mut run = |arguments: &[&str]| {
+        let done = place.run(server, arguments);
+        said.push_str(&done.stdout);
+        said.push_str(&done.stderr);
+        done.status
+    };
+    assert_eq!(run(&["dep", "token", "import", json.to_str().unwrap()]), 0);
+    let set = [
+        "business-api",
+        "set",
+        "--client-id",
+        &account.client_id,
+        "--key-id",
+        &account.key_id,
+        "--key",
+        pem.to_str().unwrap(),
+    ];
+    assert_eq!(run(&set), 0);
+    wait_for("the device to be listed", || {
+        let shown = place.ok(server, &["devices", "show", &serial]);
+        (!shown["listings"][0].is_null()).then_some(())
+    });
+    place.apple.clear_lock(&serial);
+    // Apple says back what was sent.
+    let lock = "/device/activationlock";
+    place.dep.push_fault(Fault::echo(400).on(lock));
+    for status in [4, 0] {
+        let lock = ["lock", &serial, "--reason", "a test", "--wait"];
+        assert_eq!(run(&lock), status);
+    }
+    for (code, _) in place.codes(server, &serial) {
+        search.code("a code of the locked device", &code);
+    }
+    for arguments in [
+        &["lock-status", &serial, "--fresh"][..],
+        &["locks", "list", &serial, "--json"],
+        &["dep", "tokens", "--json"],
+        &["business-api", "show", "--json"],
+    ] {
+        assert_eq!(run(arguments), 0, "{arguments:?}");
+    }
+    said
 }
 
 fn name_of(path: &Path) -> String {

@@ -140,6 +140,7 @@ fn t3_t29_a_device_is_locked_shown_with_what_would_strand_it_and_unlocked() {
     assert_eq!(stage.place.apple.lock_state(&serial), Some(LockKind::Mdm));
 
     let listed = stage.ok(&["locks", "list", &serial]);
+    assert_eq!(listed[0]["urgent"], true);
     let id = listed[0]["id"].as_str().unwrap();
     let shown = stage.run(&["locks", "show", id]);
     for told in [
