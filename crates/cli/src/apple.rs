@@ -1,5 +1,6 @@
 //! `lockwarden apple`: asks Apple without a server, a database or a record.
 
+mod lock;
 mod lock_status;
 mod unlock;
 
@@ -29,6 +30,16 @@ enum AppleCommand {
     /// unexpected; 5 credential: Apple did not accept the certificate, or it cannot be used; 6 unavailable: nothing was decided,
     /// try again later; 7 unknown: the lock may be off or not.
     Unlock(Box<unlock::UnlockArgs>),
+    /// Turn the organisation's Activation Lock of one device on, with a code that is kept first
+    ///
+    /// Needs nothing but the token of the server to which the device is assigned in Apple Business Manager or Apple School
+    /// Manager. With --code-out a new code is made; the file and its name are on disk before Apple is asked, for nobody can open a
+    /// lock whose code is lost. When the answer is lost, the lock may be on or not: ask again with the same code (--code-file).
+    /// `lockwarden apple unlock` turns the lock off with it. Nothing else is recorded here.
+    ///
+    /// With --json: {"serial", "outcome", "response_status"}, the last in Apple's own word or null; never the code.
+    #[command(after_long_help = lock::EXIT_STATUSES)]
+    Lock(Box<lock::LockArgs>),
     /// Show whether devices are locked, in Apple's own words
     ///
     /// Needs an API account of Apple Business Manager or Apple School Manager and its private key; which of the two is asked
@@ -50,6 +61,7 @@ enum AppleCommand {
 pub(crate) async fn run(args: AppleArgs, voice: Voice) -> Outcome {
     match args.command {
         AppleCommand::Unlock(args) => unlock::run(&args, voice).await,
+        AppleCommand::Lock(args) => lock::run(&args, voice).await,
         AppleCommand::LockStatus(args) => lock_status::run(&args, voice).await,
     }
 }

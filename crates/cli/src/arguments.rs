@@ -155,6 +155,7 @@ mod tests {
                         "token_url",
                         "server_token",
                         "idempotency_key",
+                        "code_out",
                     ]
                     .contains(&name.as_str());
                 assert!(

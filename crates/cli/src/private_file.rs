@@ -69,9 +69,7 @@ impl PrivateFile {
                     self.file.write_all(b"\n")
                 }
             })
-            .and_then(|()| self.file.sync_all())
-            // Its name too: a key that is gone after a power failure would leave a vault that does not open.
-            .and_then(|()| File::open(folder_of(&self.path))?.sync_all())
+            .and_then(|()| sync(&self.file, &self.path))
             .map_err(|error| {
                 Failure::new(format!(
                     "{} cannot be written: {error}",
@@ -79,6 +77,30 @@ impl PrivateFile {
                 ))
             })
     }
+}
+
+/// Has a file on disk, and its name too: a key that is gone after a power failure would leave a vault that does not open, a
+/// code that is gone a device that does not.
+fn sync(file: &File, path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// Does not come back before what others wrote into a file is on disk. What is no plain file, such as a pipe, is left alone.
+///
+/// # Errors
+/// When that cannot be had.
+pub(crate) fn make_durable(path: &Path) -> Result<(), Failure> {
+    let synced = File::open(path).and_then(|file| match file.metadata()?.is_file() {
+        true => sync(&file, path),
+        false => Ok(()),
+    });
+    synced.map_err(|error| {
+        Failure::new(format!(
+            "it is not certain that {} is on disk: {error}",
+            path.display()
+        ))
+    })
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -15,7 +15,7 @@ use crate::support::{file, wait_for};
 
 /// Looks for many secrets at once. Each has its name, and stands in every writing that a program may give it.
 #[derive(Default)]
-struct Search {
+pub(crate) struct Search {
     /// By the first bytes, in small letters.
     needles: HashMap<[u8; HEAD], Vec<(String, Vec<u8>)>>,
 }
@@ -23,7 +23,7 @@ struct Search {
 const HEAD: usize = 6;
 
 impl Search {
-    fn add(&mut self, name: &str, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) {
         let small = bytes.to_ascii_lowercase();
         let Some(head) = small.first_chunk::<HEAD>() else {
             panic!("{name} is too short to be looked for");
@@ -35,7 +35,7 @@ impl Search {
     }
 
     /// A secret text, plain and encoded.
-    fn text(&mut self, name: &str, text: &str) {
+    pub(crate) fn text(&mut self, name: &str, text: &str) {
         self.add(name, text.as_bytes());
         self.bytes(name, text.as_bytes());
     }
@@ -57,7 +57,7 @@ impl Search {
         }
     }
 
-    fn code(&mut self, name: &str, text: &str) {
+    pub(crate) fn code(&mut self, name: &str, text: &str) {
         self.text(name, text);
         let bare: String = text.chars().filter(|c| *c != '-').collect();
         self.text(&format!("{name} without dashes"), &bare);
@@ -70,7 +70,7 @@ impl Search {
     }
 
     /// The names of what is found.
-    fn found(&self, haystack: &[u8]) -> Vec<String> {
+    pub(crate) fn found(&self, haystack: &[u8]) -> Vec<String> {
         let small = haystack.to_ascii_lowercase();
         let mut found = Vec::new();
         for at in 0..small.len().saturating_sub(HEAD - 1) {

@@ -1,6 +1,7 @@
 //! Integration tests of the whole program, and the tidy test that keeps its shape.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod apple_lock;
 mod apple_lock_status;
 mod apple_unlock;
 mod code;
