@@ -301,6 +301,11 @@ impl Apple {
         self.shared.locks().lock_of(serial)
     }
 
+    /// Whether the organisation's lock is on, or was, as far as is remembered.
+    pub(crate) fn was_locked_by_organisation(&self, serial: &str) -> bool {
+        self.shared.locks().had(serial, LockKind::Mdm)
+    }
+
     /// Whose lock was on so long ago.
     pub(crate) fn lock_state_before(&self, serial: &str, ago: Duration) -> Option<LockKind> {
         let ago = time::Duration::try_from(ago).unwrap_or(time::Duration::MAX);

@@ -38,6 +38,9 @@ pub enum Story {
     WrongFirst,
     /// A user lock is on whose code nobody has.
     NobodyHasTheCode,
+    /// Nobody has locked it. Once the organisation has, and it has told its code, whoever found it erases it: it gets no further
+    /// than the lock, and once that is off it enrols again, with a new code.
+    Lost,
 }
 
 /// What world is wanted.
@@ -121,11 +124,12 @@ const KINDS: [Kind; 12] = [
 ];
 
 /// The stories, and who plays them.
-const STORIES: [(Story, Kind); 4] = [
+const STORIES: [(Story, Kind); 5] = [
     (Story::UserLocked, Kind::IpadWifi),
     (Story::Erased, Kind::IphoneDualSim),
     (Story::WrongFirst, Kind::Iphone),
     (Story::NobodyHasTheCode, Kind::IpadCellular),
+    (Story::Lost, Kind::IpadWifi),
 ];
 
 impl World {
@@ -263,7 +267,7 @@ impl World {
             .collect()
     }
 
-    /// Whether the device's story has come to where it waits for us: it is locked as the story says.
+    /// Whether the device's story has come to where it waits for us: it is locked as the story says, or may be.
     pub fn story_is_ready(&self, serial: &str) -> bool {
         self.cast
             .by_serial
@@ -367,7 +371,7 @@ impl Cast {
                 self.apple
                     .user_lock(&member.device.serial(), &Code::from_raw(raw).text())
             }
-            Story::Ordinary | Story::Erased | Story::WrongFirst => Ok(()),
+            Story::Ordinary | Story::Erased | Story::WrongFirst | Story::Lost => Ok(()),
         };
         done.expect("a device just made is known to Apple and not locked");
     }
@@ -390,21 +394,40 @@ impl Cast {
         let member = &self.members[index];
         if member.device.is_enrolled() {
             member.device.poll();
-            member.go_on();
-        } else if self.mdm.has_webhook() {
+            member.go_on(&self.apple);
+        } else if self.mdm.has_webhook() && !self.is_held_up(member) {
             member.device.enrol();
         }
+    }
+
+    /// Whether it was erased, and asks for the code of the lock that is on before anything else.
+    fn is_held_up(&self, member: &Member) -> bool {
+        let serial = member.device.serial();
+        member.story == Story::Lost && self.apple.lock_state(&serial).is_some()
     }
 }
 
 impl Member {
     /// Goes on with the story, when its time has come.
-    fn go_on(&self) {
+    fn go_on(&self, apple: &Apple) {
         let mut chapter = self.chapter.lock().expect("no holder of this lock panics");
-        if *chapter > 0 || !self.device.has_told_code() {
-            return;
+        match (*chapter, self.story) {
+            (0, _) if !self.device.has_told_code() => {}
+            (0, story) => {
+                self.once_told(story);
+                *chapter = 1;
+            }
+            (1, Story::Lost) if apple.was_locked_by_organisation(&self.device.serial()) => {
+                self.device.erase(Udid::Same);
+                *chapter = 2;
+            }
+            _ => {}
         }
-        match self.story {
+    }
+
+    /// What happens once the code is told.
+    fn once_told(&self, story: Story) {
+        match story {
             Story::Erased => {
                 if self.device.lock_with_own_code().is_ok() {
                     self.device.erase_and_enrol(Udid::Same);
@@ -417,9 +440,8 @@ impl Member {
                         .send_code("51135113-0000-4000-8000-000000000000", &newer);
                 }
             }
-            Story::Ordinary | Story::UserLocked | Story::NobodyHasTheCode => {}
+            Story::Ordinary | Story::UserLocked | Story::NobodyHasTheCode | Story::Lost => {}
         }
-        *chapter = 1;
     }
 
     fn is_ready(&self) -> bool {

@@ -129,6 +129,12 @@ impl Locks {
         last.1
     }
 
+    /// Whether such a lock is on, or was, as far as is remembered.
+    pub(super) fn had(&self, serial: &str, kind: LockKind) -> bool {
+        let row = self.rows.get(serial);
+        row.is_some_and(|row| row.changes.iter().any(|(_, lock)| *lock == Some(kind)))
+    }
+
     /// Turns a lock on, unless one is on.
     pub(super) fn lock(
         &mut self,

@@ -179,16 +179,13 @@ async fn the_stories_come_to_where_they_wait_for_us() {
         world.step();
     }
     let stories = world.stories();
-    assert_eq!(stories.len(), 4);
+    assert_eq!(stories.len(), 5);
     for (story, device) in &stories {
         let serial = device.serial();
         assert_eq!(world.story(&serial), Some(*story));
         assert!(world.story_is_ready(&serial), "{story:?}");
-        assert_eq!(
-            world.apple().lock_state(&serial),
-            Some(LockKind::User),
-            "{story:?}"
-        );
+        let lock = (*story != Story::Lost).then_some(LockKind::User);
+        assert_eq!(world.apple().lock_state(&serial), lock, "{story:?}");
         let had: BTreeSet<_> = codes
             .iter()
             .filter(|(one, _)| *one == serial)
@@ -206,6 +203,48 @@ async fn the_stories_come_to_where_they_wait_for_us() {
             .count(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_lost_ipad_is_erased_once_it_is_locked_and_enrols_again_once_the_lock_is_off() {
+    let receiver = Receiver::start().await;
+    let world = World::start(WorldOptions {
+        webhook: Some(receiver.webhook()),
+        ..options(6)
+    })
+    .await
+    .unwrap();
+    let device = world.stories().remove(&Story::Lost).unwrap();
+    let (serial, first) = (device.serial(), device.code_text());
+    world.step();
+    let other = world.device(&world.serials()[0]).unwrap();
+    for one in [&device, &other] {
+        let (id, asked) = (one.enrollment_id(), "ActivationLockBypassCode");
+        enqueue(world.mdm(), &id, &format!("U-{id}"), asked, "").await;
+    }
+    for _ in 0..2 {
+        world.step();
+        assert!(world.story_is_ready(&serial) && device.is_enrolled());
+        assert!(device.code_text() == first, "nothing happens by itself");
+    }
+    let hash = Code::parse(CODE).unwrap().hash();
+    world.apple().org_lock(&serial, hash).unwrap();
+    world.apple().org_lock(&other.serial(), hash).unwrap();
+    for _ in 0..2 {
+        world.step();
+        assert!(other.is_enrolled(), "it is no other's story");
+        assert!(!device.is_enrolled(), "the lock holds it up");
+        assert!(device.code_text() != first, "an erase makes a new code");
+    }
+    assert_eq!(world.apple().lock_state(&serial), Some(LockKind::Mdm));
+    let second = device.code_text();
+    world.apple().clear_lock(&serial);
+    for _ in 0..2 {
+        world.step();
+        assert!(device.is_enrolled());
+        assert!(device.code_text() == second, "it is erased once");
+    }
+    world.stop().await;
 }
 
 #[tokio::test]
