@@ -1,9 +1,14 @@
 //! Whoever sets a vault up from this machine's own files: `init`, the sandbox, the benchmark.
 
-use ::sim::{NanoMdm, PushCertificate as SimCertificate};
+use ::sim::{ApiAccount as SimAccount, Dep, DepToken, NanoMdm, PushCertificate as SimCertificate};
+use apple::business_manager::ApiAccount;
+use apple::business_manager::assertion::SigningKey;
+use apple::dep::key::TokenKey;
+use apple::dep::token::ServerToken;
 use apple::push_certificate::PushCertificate;
 use data_encoding::HEXLOWER;
 use escrow::Escrow;
+use escrow::business_apis::NewBusinessApi;
 use escrow::connections::{ConnectionChange, ConnectionKind, HookAuth, NewConnection, UnlockVia};
 use escrow::organisations::Created;
 use escrow::permit::{
@@ -11,6 +16,8 @@ use escrow::permit::{
 };
 use escrow::principals::{NewToken, SecretText};
 use escrow::push_certificates::NewPushCertificate;
+use escrow::server_tokens::{Access, NewServerToken};
+use server::lifecycle;
 use zeroize::Zeroizing;
 
 use crate::machine;
@@ -147,4 +154,60 @@ impl<'a> Owner<'a> {
         self.escrow.push_certificates().add(&permit, new).await?;
         Ok(())
     }
+
+    /// Gets a server token as an organisation does, and keeps it under this name: the portal of the fake makes a file for the
+    /// certificate of a key, which opens it.
+    pub(crate) async fn enrol(
+        &self,
+        name: &str,
+        dep: &Dep,
+        token: &DepToken,
+    ) -> Result<(), Broken> {
+        let permit = self.permit::<Connections>(name).await?;
+        let tokens = self.escrow.server_tokens();
+        let (id, key) = match tokens.open_keys(&permit).await?.into_iter().next() {
+            Some(kept) => {
+                let certificate = Some(kept.certificate.as_bytes());
+                let key = TokenKey::from_pem(kept.private_key.as_bytes(), certificate)?;
+                (kept.id, key)
+            }
+            None => {
+                let key = TokenKey::generate(lifecycle::clock().now())?;
+                let certificate = certificate_of(&key).to_owned();
+                let private_key = key.private_key_pem();
+                let kept = tokens.add_key(&permit, certificate, private_key).await?;
+                (kept.id, key)
+            }
+        };
+        let file = dep.token_file(token, certificate_of(&key));
+        let token = ServerToken::open(&file, &key)?;
+        let access = Access::Apple {
+            json: token.to_sealed_json(),
+            expires_at: token.access_token_expiry(),
+            key: Some(id),
+        };
+        let name = name.to_owned();
+        tokens.put(&permit, NewServerToken { name, access }).await?;
+        Ok(())
+    }
+
+    /// Keeps an account for the fake of Apple's Business and School Manager API.
+    pub(crate) async fn set_business_api(&self, account: &SimAccount) -> Result<(), Broken> {
+        let key = SigningKey::from_pem(account.private_key_pem.as_bytes())?;
+        let private_key = key.to_sealed_pem();
+        let account = ApiAccount::new(&account.client_id, &account.key_id, key)?;
+        let new = NewBusinessApi {
+            client_id: account.client_id().to_owned(),
+            key_id: account.key_id().to_owned(),
+            private_key,
+        };
+        let permit = self.permit("business api").await?;
+        self.escrow.business_apis().put(&permit, new).await?;
+        Ok(())
+    }
+}
+
+fn certificate_of(key: &TokenKey) -> &str {
+    key.certificate_pem()
+        .expect("a key that was made here, or kept with its certificate, has one")
 }

@@ -1,7 +1,8 @@
 //! The sandbox: the server as in production, between fakes of Apple, of an MDM and of devices that live.
 //!
-//! The code paths are the production ones: webhooks and commands over HTTP, unlocks over mutual TLS. Only the far ends
-//! are fakes, which forget everything when the sandbox ends; the data folder stays.
+//! The code paths are the production ones: webhooks and commands over HTTP, unlocks over mutual TLS, locks with a server token
+//! that came in a file of the portal's. Only the far ends are fakes, which forget everything when the sandbox ends; the data
+//! folder stays.
 
 use std::fs::DirBuilder;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use ::sim::Webhook;
 use ::sim::world::{Story, World, WorldOptions};
 use apple::transport::ExtraAuthorities;
+use escrow::lock_statuses::StatusSettings;
 use escrow::meta::DataKind;
 use escrow::principals::SecretText;
 use escrow::{Escrow, Opening};
@@ -21,19 +23,27 @@ use server::Settings;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::owner::{self, Owner};
+use crate::owner::{self, Broken, Owner};
 
 const FOLDER: &str = "lockwarden-sandbox";
 const PORT: u16 = 8080;
 const DEVICES: u32 = 25;
 const ORGANISATION: &str = "Sandbox School";
 const CONNECTION: &str = "sandbox";
+const SERVER_TOKEN: &str = "sandbox";
 const OPERATOR: &str = "sandbox operator";
 /// Not secret: whoever has the folder has this key too.
 const KEY_FILE: &str = "sandbox.key";
 const TOKEN_FILE: &str = "operator.token";
 /// Devices look for work more often than real ones, for people who wait.
 const POLL_EVERY: Duration = Duration::from_secs(2);
+/// So do we for Apple's lists, and for its status of locks: the fakes bear it.
+const LIST_EVERY: Duration = Duration::from_secs(30);
+const STATUSES: StatusSettings = StatusSettings {
+    settles_in: Duration::from_secs(60),
+    sweep_every: Duration::from_secs(5 * 60),
+};
+const STATUS_PACE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(args: ServeArgs, voice: Voice) -> Outcome {
     let mut signals = Signals::new()?;
@@ -138,17 +148,7 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
     })
     .await
     .map_err(|error| broken(&error))?;
-    let mut settings = Settings {
-        sandbox: true,
-        ..Settings::new(listen)
-    };
-    settings.apple.origin = world
-        .apple()
-        .url()
-        .parse()
-        .map_err(|error| broken(&error))?;
-    settings.apple.authorities = ExtraAuthorities::from_pem(world.apple().ca_pem().as_bytes())
-        .map_err(|error| broken(&error))?;
+    let settings = settings(listen, &world).map_err(|error| broken(&error))?;
     let owner = Owner::new(escrow, "sandbox", ORGANISATION)
         .await
         .map_err(|error| broken(&error))?;
@@ -158,6 +158,14 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
         .map_err(|error| broken(&error))?;
     owner
         .certify(world.push_certificate())
+        .await
+        .map_err(|error| broken(&error))?;
+    owner
+        .enrol(SERVER_TOKEN, world.dep(), world.dep_token())
+        .await
+        .map_err(|error| broken(&error))?;
+    owner
+        .set_business_api(world.api_account())
         .await
         .map_err(|error| broken(&error))?;
     let token = owner
@@ -180,6 +188,28 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
         running,
         token,
     })
+}
+
+/// The server as in production, with the world's fakes in Apple's place.
+fn settings(listen: SocketAddr, world: &World) -> Result<Settings, Broken> {
+    let mut settings = Settings {
+        statuses: STATUSES,
+        status_pace: STATUS_PACE,
+        list_every: LIST_EVERY,
+        sandbox: true,
+        ..Settings::new(listen)
+    };
+    let authorities = ExtraAuthorities::from_pem(world.apple().ca_pem().as_bytes())?;
+    settings.apple.origin = world.apple().url().parse()?;
+    settings.apple.authorities = authorities.clone();
+    settings.enrolment.origin = world.dep().url().parse()?;
+    settings.enrolment.authorities = authorities.clone();
+    let business = world.business_manager();
+    settings.business.business_origin = business.api_url().parse()?;
+    settings.business.school_origin = business.api_url().parse()?;
+    settings.business.token_url = business.token_url().parse()?;
+    settings.business.authorities = authorities;
+    Ok(settings)
 }
 
 fn welcome(
@@ -215,13 +245,21 @@ fn welcome(
         format!("address  {url}"),
         format!("token    {token}"),
         String::new(),
-        "Three commands to try next, in another terminal:".to_owned(),
+        "Commands to try next, in another terminal:".to_owned(),
         format!("  {program} devices list {server}"),
         format!("  {program} reveal {locked} --reason \"trying it out\" {server}"),
         format!("  {program} unlock {locked} --reason \"trying it out\" --wait {server}"),
+    ];
+    if let Some(lost) = stories.get(&Story::Lost) {
+        let lost = lost.serial();
+        lines.push(format!(
+            "  {program} lock {lost} --reason \"trying it out\" --wait {server}"
+        ));
+    }
+    lines.extend([
         String::new(),
         "Devices with a story, once they have told their codes:".to_owned(),
-    ];
+    ]);
     for (story, tells) in [
         (Story::UserLocked, "locked by its user; its code opens it"),
         (
@@ -235,6 +273,10 @@ fn welcome(
         (
             Story::NobodyHasTheCode,
             "locked with a code that nobody has: all fail, and it is not called unlocked",
+        ),
+        (
+            Story::Lost,
+            "an iPad that nobody locked; once you lock it, its finder erases it, and the code of your lock opens it",
         ),
     ] {
         if let Some(device) = stories.get(&story) {
