@@ -399,6 +399,38 @@ fn t10_the_file_of_the_portal_opens_with_its_key() {
 }
 
 #[test]
+fn the_readmes_command_works_as_it_stands() {
+    let stage = Stage::new();
+    let start = "lockwarden apple lock --serial ";
+    let readme = include_str!("../../../../README.md");
+    let told = readme.lines().find(|line| line.starts_with(start)).unwrap();
+    let serial = told[start.len()..].split(' ').next().unwrap();
+    stage.apple.add_device(AppleDevice {
+        serial: serial.to_owned(),
+        product_type: "iPad4,1".to_owned(),
+        ..AppleDevice::default()
+    });
+    let device = DepDevice::new(serial, "iPad Air");
+    stage.dep.assign(&stage.token, device);
+    let key = TokenKey::generate(Timestamp(1_790_000_000_000)).unwrap();
+    let certificate = key.certificate_pem().unwrap();
+    let p7m = stage.dep.token_file(&stage.token, certificate);
+    stage.secret("token.p7m", std::str::from_utf8(&p7m).unwrap());
+    stage.secret("token.key", &key.private_key_pem());
+    let fake = format!("--apple-url {} --ca-file ca.pem", stage.dep.url());
+    let line = told.replacen("lockwarden", "\"$lockwarden\"", 1);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("{line} {fake}")])
+        .env("lockwarden", binary())
+        .current_dir(stage.folder.path());
+    let run = finish(shell, "");
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    assert_eq!(stage.apple.lock_state(serial), Some(LockKind::Mdm));
+    stage.code(&format!("{serial}.code"));
+}
+
+#[test]
 fn t10_a_token_that_has_ended_or_is_none_is_refused_before_anything_is_made() {
     let stage = Stage::new();
     stage.dep.expire_token(&stage.token);

@@ -23,7 +23,7 @@ pub(crate) struct Search {
 const HEAD: usize = 6;
 
 impl Search {
-    pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
         let small = bytes.to_ascii_lowercase();
         let Some(head) = small.first_chunk::<HEAD>() else {
             panic!("{name} is too short to be looked for");

@@ -10,7 +10,9 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Finished, command, finish, run, wait_for};
+use crate::support::{Finished, binary, command, finish, run, wait_for};
+
+const README: &str = include_str!("../../../../README.md");
 
 struct Sandbox {
     child: Child,
@@ -97,6 +99,36 @@ impl Sandbox {
         });
     }
 
+    /// Waits until it can be locked: it has told a code, and Apple's lists name it.
+    fn wait_until_lockable(&self, serial: &str) {
+        self.wait_for_codes(serial, 1);
+        wait_for(&format!("Apple's lists to name {serial}"), || {
+            let shown = self.run(&["devices", "show", serial, "--json"]);
+            let device: Value = serde_json::from_str(&shown.stdout).ok()?;
+            let is_listed = !device["listings"].as_array()?.is_empty();
+            let is_known = device["summary"]["product_type"].is_string();
+            (is_listed && is_known).then_some(())
+        });
+    }
+
+    /// Runs a command of the README's, for this device, with its data as JSON.
+    #[track_caller]
+    fn as_in_the_readme(&self, words: &str, serial: &str) -> Finished {
+        let line = format!("$lockwarden {words}");
+        let is_there = README.lines().any(|told| told.trim() == line);
+        assert!(is_there, "the README has no line `{line}`");
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", &format!("{} --json", line.replace("SERIAL", serial))])
+            .env("lockwarden", binary())
+            .env("LOCKWARDEN_URL", self.ready["url"].as_str().unwrap())
+            .env(
+                "LOCKWARDEN_TOKEN_FILE",
+                self.folder.path().join("data/operator.token"),
+            );
+        finish(shell, "")
+    }
+
     fn unlock(&self, serial: &str) -> (i32, Value) {
         let ended = self.run(&["unlock", serial, "--reason", "a story", "--wait", "--json"]);
         let unlock =
@@ -114,7 +146,7 @@ fn outcomes(unlock: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn t12_t13_t22_the_four_stories_of_the_sandbox_end_as_they_are_told() {
+fn t12_t13_t22_the_stories_of_the_sandbox_end_as_they_are_told() {
     let sandbox = Sandbox::start();
 
     let locked = sandbox.device_that_is("locked by its user");
@@ -138,13 +170,79 @@ fn t12_t13_t22_the_four_stories_of_the_sandbox_end_as_they_are_told() {
     assert_eq!((status, unlock["state"].as_str()), (0, Some("unlocked")));
     assert_eq!(outcomes(&unlock), ["refused", "unlocked"]);
 
-    // T13, without Apple's own lock status: all fail, and it is not called unlocked.
+    // T13: all fail, and it is not called unlocked; Apple's own status tells why.
     let hopeless = sandbox.device_that_is("nobody has");
     sandbox.wait_for_codes(&hopeless, 1);
     let (status, unlock) = sandbox.unlock(&hopeless);
     assert_eq!((status, unlock["state"].as_str()), (3, Some("rejected")));
-    let means = unlock["explanation"]["means"].as_str().unwrap();
-    assert!(means.contains("unverified"), "{means}");
+    assert_eq!(unlock["rejected"], "locked_by_user");
+}
+
+/// What Apple said of a lock, and how ours stands, in an answer to `lock-status`.
+#[track_caller]
+fn standing(shown: &Finished) -> (Value, Value) {
+    assert_eq!(shown.status, 0, "{}", shown.stderr);
+    let shown = shown.json();
+    let ours = &shown["organisation_lock"]["state"];
+    (shown["apple"]["lock_type"].clone(), ours.clone())
+}
+
+/// Who made the codes that were tried, in their order.
+fn made_by(unlock: &Value) -> Vec<&str> {
+    let attempts = unlock["attempts"].as_array().unwrap();
+    let kinds = attempts.iter().map(|attempt| attempt["code_kind"].as_str());
+    kinds.map(Option::unwrap_or_default).collect()
+}
+
+#[test]
+fn t3_the_readmes_lost_ipad_is_locked_and_opens_with_the_code_of_its_lock() {
+    let sandbox = Sandbox::start();
+    let lost = sandbox.device_that_is("nobody locked");
+    sandbox.wait_until_lockable(&lost);
+    let call = |words: &str| sandbox.as_in_the_readme(words, &lost);
+
+    let locked = call(
+        "lock SERIAL --reason \"lost on the bus\" --message \"Please call +44 20 7946 0000\" --wait",
+    );
+    assert_eq!(locked.status, 0, "{}", locked.stderr);
+    assert_eq!(locked.json()["calls"][0]["response_status"], "SUCCESS");
+    let status = "lock-status SERIAL --fresh";
+    assert_eq!(standing(&call(status)), ("MDM".into(), "confirmed".into()));
+
+    let unlocked = call("unlock SERIAL --reason \"it is back\" --wait");
+    assert_eq!(unlocked.status, 0, "{}", unlocked.stderr);
+    let unlock = unlocked.json();
+    assert_eq!(made_by(&unlock), ["server"]);
+    assert_eq!(outcomes(&unlock), ["unlocked"]);
+    assert_eq!(standing(&call(status)), ("NONE".into(), "none".into()));
+
+    // Its finder erased it, so that it enrols again with another code of its own; all are kept.
+    sandbox.wait_for_codes(&lost, 3);
+}
+
+#[test]
+fn t5_the_readmes_users_lock_wins_and_opens_with_the_devices_own_code() {
+    let sandbox = Sandbox::start();
+    let locked = sandbox.device_that_is("locked by its user");
+    sandbox.wait_until_lockable(&locked);
+    let call = |words: &str| sandbox.as_in_the_readme(words, &locked);
+
+    let refused = call("lock SERIAL --reason \"its user has left\" --wait");
+    assert_eq!(refused.status, 3, "{}", refused.stderr);
+    let refused = refused.json();
+    assert_eq!(refused["state"], "already_locked");
+    let said = &refused["calls"][0]["response_status"];
+    assert_eq!(said, "DEVICE_ALREADY_LOCKED");
+    let shown = standing(&call("lock-status SERIAL --fresh"));
+    assert_eq!(shown, ("USER".into(), "someone_elses".into()));
+
+    let unlocked = call("unlock SERIAL --reason \"its user has left\" --wait");
+    assert_eq!(unlocked.status, 0, "{}", unlocked.stderr);
+    let unlock = unlocked.json();
+    assert_eq!(made_by(&unlock), ["device"]);
+    assert_eq!(outcomes(&unlock), ["unlocked"]);
+    // The code that holds nothing is kept all the same.
+    sandbox.wait_for_codes(&locked, 2);
 }
 
 #[test]
@@ -181,12 +279,15 @@ fn what_the_sandbox_prints_can_be_typed() {
     assert!(out.contains("SANDBOX") && out.contains("Nothing reaches Apple"));
     assert!(out.contains(sandbox.ready["token"].as_str().unwrap()));
     let locked = sandbox.device_that_is("locked by its user");
-    sandbox.wait_for_codes(&locked, 1);
+    let lost = sandbox.device_that_is("nobody locked");
+    for serial in [&locked, &lost] {
+        sandbox.wait_until_lockable(serial);
+    }
     let commands: Vec<&str> = out
         .lines()
         .filter(|line| line.contains("--token-file"))
         .collect();
-    assert_eq!(commands.len(), 3, "{out}");
+    assert_eq!(commands.len(), 4, "{out}");
     for line in commands {
         let mut shell = std::process::Command::new("sh");
         shell.arg("-c").arg(line.trim());
