@@ -12,6 +12,48 @@ use serde_json::json;
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{machine, private_file};
 
+/// What a client has to know, and every control, for `--help`.
+const CONTROLS: &str = "\
+Addresses, on standard output:
+  unlock      in place of https://deviceservices-external.apple.com; it wants a client certificate
+  enrolment   in place of https://mdmenrollment.apple.com
+  business    in place of https://api-business.apple.com and https://api-school.apple.com
+  tokens      in place of https://account.apple.com/auth/oauth2/v2/token, which stays the `aud`
+  controls    what follows; bodies are JSON, `?` may be left out, other keys are refused
+A client trusts ca.pem alone: from --out, or from the controls.
+
+Devices, locks and push certificates:
+  POST /devices  {serial, product_type, imei?, imei2?, meid?, lock?: {kind: user|mdm, code or hash}}
+  GET /devices/{serial}
+  DELETE /devices/{serial}/lock  as if the portal or its user had turned it off
+  POST /push-certificates  {topic?, days?, issuer?: trusted|chain|chainless|unknown, rsa?}
+  GET /ca.pem
+Enrolment service:
+  POST /dep/tokens  {server_name?}; it answers with the token
+  PATCH /dep/tokens/{consumer_key}  {expired?, terms_signed?, access_denied?}
+  POST /dep/tokens/{consumer_key}/file  {certificate_pem, cipher?: aes128|triple_des,
+      message_marks?, width?, crlf?}; it answers with the .p7m file
+  POST /dep/tokens/{consumer_key}/devices  {serial_number, model?, device_family?, imei?, ...}
+  DELETE /dep/tokens/{consumer_key}/devices/{serial}
+  PUT /dep/lock-refusals/{serial}  {response_status}: any word, instead of a lock
+  DELETE /dep/lock-refusals/{serial}
+  POST /dep/expire  {sessions?, cursors?}
+Business and School Manager API:
+  POST /business-manager/accounts  {kind?: business|school}; it answers with IDs and private key
+  PATCH /business-manager/accounts/{client_id}  {denied}
+  POST /business-manager/devices  {serialNumber, productType?, imei?, ...}
+  DELETE /business-manager/devices/{serial}
+  PUT /business-manager/devices/{serial}/lock-status  \"truth\", \"more_than_truth\", \"missing\",
+      \"internal_state\", {exactly: {is_locked?, lock_type?}}, {other: WORD}, {about_another: SERIAL}
+  PUT /business-manager/stale-for  {seconds}: how old the status is that is told
+  POST /business-manager/expire-tokens
+Faults, for the next requests that fit, and journals, without any secret:
+  POST /faults, POST /dep/faults, POST /business-manager/faults  {kind, path?, serial?, times?,
+      milliseconds?, status?, retry_after?, location?, body?, committing?}; the kinds: delay,
+      drop_before, drop_after_commit, status, garbage, huge_body, empty_body, xml_body, echo
+  DELETE /faults, DELETE /dep/faults, DELETE /business-manager/faults
+  GET /journal, GET /dep/journal, GET /business-manager/journal";
+
 /// Serve fakes of Apple's services, for tests of any program
 #[derive(Args)]
 pub(crate) struct SimArgs {
@@ -27,6 +69,10 @@ enum SimCommand {
     /// the lock on; and the Business and School Manager API, which tells the lock status. Devices, locks, faults, push
     /// certificates, server tokens and API accounts are added through the controls; the journals are read there. They know no
     /// device at first and forget everything when they end. All addresses are loopback addresses.
+    ///
+    /// A device that is to be locked is in Apple's table (POST /devices) and assigned to the server of a token (POST
+    /// /dep/tokens/{consumer_key}/devices); to tell its status, the organisation owns it (POST /business-manager/devices).
+    #[command(after_long_help = CONTROLS)]
     Apple(AppleArgs),
 }
 
