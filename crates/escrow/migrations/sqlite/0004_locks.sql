@@ -33,7 +33,7 @@ CREATE TABLE lock_calls (
 -- One call in flight a serial number: the database itself refuses a second (R16).
 CREATE UNIQUE INDEX lock_calls_in_flight ON lock_calls (serial) WHERE ended_at IS NULL AND lost_at IS NULL;
 CREATE INDEX lock_calls_of_operation ON lock_calls (organisation, operation, id);
-CREATE INDEX lock_calls_of_device ON lock_calls (organisation, serial, id);
+CREATE INDEX lock_calls_of_device ON lock_calls (serial, began_at);
 
 ALTER TABLE devices ADD COLUMN lock_state TEXT NOT NULL DEFAULT 'none';
 ALTER TABLE devices ADD COLUMN lock_evidence TEXT NOT NULL DEFAULT 'nothing';

@@ -157,6 +157,29 @@ mod tests {
                   WHERE received_at <= $1 ORDER BY received_at LIMIT 10000)",
                 "received_events_by_age (received_at<?)",
             ),
+            (
+                "EXPLAIN QUERY PLAN SELECT id FROM lock_calls WHERE serial = $1 AND began_at >= $1 AND id <> $1 LIMIT 1",
+                "lock_calls_of_device (serial=? AND began_at>?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT code FROM lock_calls WHERE organisation = $1 AND serial = $1 ORDER BY id",
+                "lock_calls_of_device (serial=?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT last_at FROM lock_statuses WHERE organisation = $1 AND serial = $1 \
+                 ORDER BY id DESC LIMIT 1",
+                "lock_statuses_of_device (organisation=? AND serial=?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT serial FROM devices WHERE organisation = $1 ORDER BY status_due_at LIMIT 100",
+                "devices_by_status_due (organisation=?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT name FROM listed_devices JOIN server_tokens \
+                 ON server_tokens.organisation = listed_devices.organisation AND id = server_token \
+                 WHERE listed_devices.organisation = $1 AND serial = $1 ORDER BY server_token",
+                "listed_devices_of_device (organisation=? AND serial=?)",
+            ),
         ];
         for (sql, index) in cases {
             let rows = db
