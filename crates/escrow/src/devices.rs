@@ -567,7 +567,7 @@ impl Devices<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn locate(&self, actor: &Actor, serial: &SerialNumber) -> Result<Located> {
-        let (serial, scope) = (serial.clone(), actor.scope().clone());
+        let (serial, grants) = (serial.clone(), actor.grants().clone());
         self.0
             .db
             .read(async move |tx| {
@@ -580,7 +580,7 @@ impl Devices<'_> {
                 let mut found = Vec::new();
                 for row in rows {
                     let organisation: OrganisationId = row.get("organisation")?;
-                    if scope.covers(&organisation) {
+                    if grants.reach(&organisation) {
                         found.push(organisation);
                     }
                 }

@@ -363,8 +363,10 @@ impl Escrow {
             principal: format!("connection:{connection}"),
             kind: permit::PrincipalKind::Connection,
             name: connection.to_owned(),
-            scope: permit::Scope::All,
-            permissions: permit::Permissions::of(&[permit::Permission::Record]),
+            grants: permit::Grants::of(
+                permit::Scope::All,
+                permit::Permissions::of(&[permit::Permission::Record]),
+            ),
             proof: permit::Proof::Connection(connection.to_owned()),
             address: None,
         }

@@ -145,7 +145,7 @@ impl Organisations<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn list(&self, actor: &Actor) -> Result<Vec<Organisation>> {
-        let scope = actor.scope().clone();
+        let grants = actor.grants().clone();
         self.0
             .db
             .read(async move |tx| {
@@ -156,7 +156,7 @@ impl Organisations<'_> {
                     .iter()
                     .map(Organisation::from_row)
                     .collect::<Result<_>>()?;
-                Ok(all.into_iter().filter(|o| scope.covers(&o.id)).collect())
+                Ok(all.into_iter().filter(|o| grants.reach(&o.id)).collect())
             })
             .await
     }

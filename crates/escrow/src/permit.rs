@@ -14,6 +14,15 @@ use crate::audit::{self, Entry};
 use crate::db::{Tx, params};
 use crate::{Error, Escrow, Result};
 
+mod grants;
+mod permission;
+
+pub use grants::{Grants, Role, Scope};
+pub use permission::{
+    Admin, Approve, Audit, BreakGlass, Connections, Edit, Export, Lock, Permission, Permissions,
+    Purge, Read, Record, Refresh, Reveal, Right, Unlock, Work,
+};
+
 /// The identifier of an organisation. It is part of every key, query and sealed cell (R5).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -67,193 +76,6 @@ impl PrincipalKind {
     }
 }
 
-/// The organisations an actor may act in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scope {
-    /// One of them.
-    One(OrganisationId),
-    /// Every one.
-    All,
-}
-
-impl Scope {
-    /// Whether it covers an organisation.
-    #[must_use]
-    pub fn covers(&self, organisation: &OrganisationId) -> bool {
-        match self {
-            Self::One(one) => one == organisation,
-            Self::All => true,
-        }
-    }
-
-    /// Whether it covers all that `other` covers.
-    #[must_use]
-    pub fn includes(&self, other: &Self) -> bool {
-        match other {
-            Self::One(one) => self.covers(one),
-            Self::All => *self == Self::All,
-        }
-    }
-
-    /// The organisation, when it is one.
-    #[must_use]
-    pub fn organisation(&self) -> Option<&OrganisationId> {
-        match self {
-            Self::One(one) => Some(one),
-            Self::All => None,
-        }
-    }
-}
-
-macro_rules! permissions {
-    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
-        /// One thing that may be allowed.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum Permission { $($(#[$doc])* $name),+ }
-
-        impl Permission {
-            /// Every permission.
-            pub const ALL: &'static [Self] = &[$(Self::$name),+];
-
-            /// The stable text kept in the database and shown in the API.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text),+ }
-            }
-
-            fn from_name(text: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|p| p.as_str() == text)
-            }
-        }
-
-        $(
-            $(#[$doc])*
-            pub struct $name;
-            impl sealed::Sealed for $name {}
-            impl Right for $name { const PERMISSION: Permission = Permission::$name; }
-        )+
-    };
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// A permission as a type, so that a [`Permit`] of one cannot be handed in for another.
-pub trait Right: sealed::Sealed + Send + Sync + 'static {
-    /// The permission it stands for.
-    const PERMISSION: Permission;
-}
-
-permissions! {
-    /// See devices, unlocks, coverage and connections. No codes.
-    Read = "read",
-    /// See codes in plaintext.
-    Reveal = "reveal",
-    /// Ask for unlocks, cancel and continue them.
-    Unlock = "unlock",
-    /// Ask for locks by the organisation, cancel and continue them.
-    Lock = "lock",
-    /// Have devices asked for their code again.
-    Refresh = "refresh",
-    /// Set by hand what is known of a device, its code included.
-    Edit = "edit",
-    /// Change where codes can be sent, and what we are known by: MDM connections, push certificates, server tokens (R19).
-    Connections = "connections",
-    /// Manage organisations, policies and tokens. It does not include seeing codes.
-    Admin = "admin",
-    /// Report what devices did: an MDM's own permission.
-    Record = "record",
-    /// Carry out what others asked for: the worker's own permission.
-    Work = "work",
-}
-
-/// A set of permissions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Permissions(u16);
-
-impl Permissions {
-    /// None.
-    pub const NONE: Self = Self(0);
-
-    /// The set of these.
-    #[must_use]
-    pub fn of(permissions: &[Permission]) -> Self {
-        Self(permissions.iter().fold(0, |set, p| set | 1 << (*p as u16)))
-    }
-
-    /// All of them: for the program acting on its own machine's files.
-    #[must_use]
-    pub fn all() -> Self {
-        Self::of(Permission::ALL)
-    }
-
-    /// The names of the scopes that a token can be given; each is a set of permissions.
-    pub const SCOPES: &'static [&'static str] =
-        &["read", "reveal", "unlock", "lock", "connections", "admin"];
-
-    /// The permissions of a scope; `None` for a name that is not in [`Self::SCOPES`].
-    #[must_use]
-    pub fn of_scope(name: &str) -> Option<Self> {
-        use Permission as P;
-        Some(Self::of(match name {
-            "read" => &[P::Read],
-            "reveal" => &[P::Read, P::Reveal],
-            "unlock" => &[P::Read, P::Unlock, P::Refresh],
-            "lock" => &[P::Read, P::Lock, P::Refresh],
-            "connections" => &[P::Read, P::Connections],
-            "admin" => &[P::Read, P::Refresh, P::Edit, P::Admin],
-            _ => return None,
-        }))
-    }
-
-    /// Both sets together.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether a permission is in the set.
-    #[must_use]
-    pub fn allow(self, permission: Permission) -> bool {
-        self.0 & (1 << (permission as u16)) != 0
-    }
-
-    /// Whether every permission of `other` is in the set.
-    #[must_use]
-    pub fn include(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Each permission in the set.
-    pub fn iter(self) -> impl Iterator<Item = Permission> {
-        Permission::ALL
-            .iter()
-            .copied()
-            .filter(move |p| self.allow(*p))
-    }
-
-    /// The names, separated by spaces, as stored.
-    pub(crate) fn to_text(self) -> String {
-        self.iter()
-            .map(Permission::as_str)
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
-    /// Reads [`Self::to_text`]. A name not known here, of a newer program, allows nothing.
-    pub(crate) fn from_text(text: &str) -> Self {
-        Self::of(
-            &text
-                .split_whitespace()
-                .filter_map(Permission::from_name)
-                .collect::<Vec<_>>(),
-        )
-    }
-}
-
 /// How an actor proved who it is. Never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -281,8 +103,7 @@ pub struct Actor {
     pub(crate) principal: String,
     pub(crate) kind: PrincipalKind,
     pub(crate) name: String,
-    pub(crate) scope: Scope,
-    pub(crate) permissions: Permissions,
+    pub(crate) grants: Grants,
     pub(crate) proof: Proof,
     pub(crate) address: Option<String>,
 }
@@ -296,8 +117,7 @@ impl Actor {
             principal: format!("system:{name}"),
             kind: PrincipalKind::System,
             name: name.to_owned(),
-            scope: Scope::All,
-            permissions,
+            grants: Grants::of(Scope::All, permissions),
             proof: Proof::Program,
             address: None,
         }
@@ -321,16 +141,10 @@ impl Actor {
         &self.name
     }
 
-    /// Where it may act.
+    /// Where it may do what.
     #[must_use]
-    pub fn scope(&self) -> &Scope {
-        &self.scope
-    }
-
-    /// What it may do.
-    #[must_use]
-    pub fn permissions(&self) -> Permissions {
-        self.permissions
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// How it proved who it is.
@@ -478,18 +292,19 @@ impl Escrow {
             subject: subject.into(),
             right: PhantomData,
         };
-        let refusal = if !actor.permissions.allow(P::PERMISSION) {
-            Refusal::Permission {
-                actor: actor.name.clone(),
-                permission: P::PERMISSION,
-            }
-        } else if !actor.scope.covers(organisation) {
+        let refusal = if actor.grants.within(organisation).allow(P::PERMISSION) {
+            return Ok(permit);
+        } else if actor.grants.somewhere().allow(P::PERMISSION) && !actor.grants.reach(organisation)
+        {
             Refusal::Organisation {
                 actor: actor.name.clone(),
                 organisation: organisation.clone(),
             }
         } else {
-            return Ok(permit);
+            Refusal::Permission {
+                actor: actor.name.clone(),
+                permission: P::PERMISSION,
+            }
         };
         self.audit_refusal(&permit, Err(Error::Refused(refusal)))
             .await
@@ -516,55 +331,5 @@ impl Escrow {
                 .await?;
         }
         result
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn admin_does_not_include_seeing_codes_or_changing_where_they_go() {
-        let admin = Permissions::of_scope("admin").unwrap();
-        for lacking in [
-            Permission::Reveal,
-            Permission::Connections,
-            Permission::Unlock,
-            Permission::Lock,
-            Permission::Work,
-        ] {
-            assert!(!admin.allow(lacking), "{}", lacking.as_str());
-        }
-        assert!(admin.allow(Permission::Admin));
-    }
-
-    #[test]
-    fn no_scope_has_the_programs_own_permissions() {
-        for scope in Permissions::SCOPES {
-            let set = Permissions::of_scope(scope).unwrap();
-            assert!(
-                !set.allow(Permission::Record) && !set.allow(Permission::Work),
-                "{scope}"
-            );
-        }
-        assert_eq!(Permissions::of_scope("root"), None);
-    }
-
-    #[test]
-    fn sets_survive_being_stored() {
-        let set = Permissions::of(&[Permission::Read, Permission::Connections]);
-        assert_eq!(Permissions::from_text(&set.to_text()), set);
-        assert_eq!(
-            Permissions::from_text("read levitate"),
-            Permissions::of(&[Permission::Read])
-        );
-        assert_eq!(Permissions::from_text(""), Permissions::NONE);
-    }
-
-    #[test]
-    fn a_scope_of_one_organisation_does_not_include_all() {
-        let one = Scope::One(OrganisationId::new("a"));
-        assert!(Scope::All.includes(&one) && one.includes(&one));
-        assert!(!one.includes(&Scope::All) && !one.covers(&OrganisationId::new("b")));
     }
 }

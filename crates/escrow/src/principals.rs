@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::db::{Row, params};
 use crate::permit::{
-    Actor, Admin, OrganisationId, Permissions, Permit, PrincipalKind, Proof, Refusal, Scope,
+    Actor, Admin, Grants, OrganisationId, Permission, Permissions, Permit, PrincipalKind, Proof,
+    Refusal, Scope,
 };
 use crate::{Error, Escrow, Result, audit};
 
@@ -158,27 +159,25 @@ impl Principals<'_> {
         new: NewToken,
     ) -> Result<(TokenView, SecretText)> {
         let giver = permit.actor();
-        let beyond = new
-            .permissions
-            .iter()
-            .find(|p| !giver.permissions().allow(*p));
-        let refusal = if let Some(permission) = beyond {
-            Some(Refusal::Beyond {
-                actor: giver.name().to_owned(),
-                permission,
-            })
-        } else if !giver.scope().includes(&new.scope) {
-            Some(Refusal::Organisation {
-                actor: giver.name().to_owned(),
-                organisation: new
-                    .scope
-                    .organisation()
-                    .cloned()
-                    .unwrap_or_else(|| OrganisationId::new("*")),
-            })
-        } else {
-            None
-        };
+        let has = giver.grants().in_scope(&new.scope);
+        let beyond = new.permissions.iter().find(|p| !has.allow(*p));
+        let refusal = beyond.map(|permission| {
+            if giver.grants().somewhere().allow(permission) {
+                Refusal::Organisation {
+                    actor: giver.name().to_owned(),
+                    organisation: new
+                        .scope
+                        .organisation()
+                        .cloned()
+                        .unwrap_or_else(|| OrganisationId::new("*")),
+                }
+            } else {
+                Refusal::Beyond {
+                    actor: giver.name().to_owned(),
+                    permission,
+                }
+            }
+        });
         if let Some(refusal) = refusal {
             return self
                 .0
@@ -252,14 +251,17 @@ impl Principals<'_> {
     /// # Errors
     /// When the permit no longer holds, or the database fails.
     pub async fn list_tokens(&self, permit: &Permit<Admin>) -> Result<Vec<TokenView>> {
-        let (organisation, scope) = (
-            permit.organisation().clone(),
-            permit.actor().scope().clone(),
+        let organisation = permit.organisation().clone();
+        let all = i64::from(
+            permit
+                .actor()
+                .grants()
+                .everywhere()
+                .allow(Permission::Admin),
         );
         self.0
             .db
             .read(async move |tx| {
-                let all = i64::from(scope == Scope::All);
                 tx.fetch_all(
                     select_tokens!(
                         "WHERE tokens.organisation = $1 OR (tokens.organisation IS NULL AND $2 = 1) ORDER BY tokens.id DESC"
@@ -286,7 +288,7 @@ impl Principals<'_> {
             .db
             .write("principals.revoke_token", async move |tx| {
                 confirmed.confirm(tx).await?;
-                let all = i64::from(*confirmed.actor().scope() == Scope::All);
+                let all = i64::from(confirmed.actor().grants().everywhere().allow(Permission::Admin));
                 let now = tx.now();
                 let revoked = tx
                     .execute(
@@ -354,8 +356,7 @@ impl Principals<'_> {
             principal: token.principal,
             kind: PrincipalKind::Token,
             name: token.name,
-            scope: token.scope,
-            permissions: token.permissions,
+            grants: Grants::of(token.scope, token.permissions),
             proof: Proof::Token(token.id),
             address: address.map(str::to_owned),
         }))

@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use escrow::devices::Located;
-use escrow::permit::{Actor, OrganisationId, Scope};
+use escrow::permit::{Actor, OrganisationId};
 use serde::Deserialize;
 
 use crate::App;
@@ -104,7 +104,7 @@ impl Caller {
                 )
             });
         }
-        if let Scope::One(organisation) = self.actor.scope() {
+        if let Some(organisation) = self.actor.grants().only() {
             return Ok(organisation.clone());
         }
         let mut all = within.list(&self.actor).await?;
@@ -139,13 +139,18 @@ impl Caller {
 
     /// Whether there is no choice of organisation: one is named, or the token is of one.
     pub(crate) fn is_of_one(&self) -> bool {
-        self.named.is_some() || self.actor.scope().organisation().is_some()
+        self.named.is_some() || self.actor.grants().only().is_some()
     }
 
-    /// Where a request stands that is about no organisation: the token's own, or all of them.
+    /// Where a request stands that is about no organisation: all of them, or one of the actor's own.
     pub(crate) fn anywhere(&self) -> OrganisationId {
-        let own = self.actor.scope().organisation();
-        own.cloned().unwrap_or_else(|| OrganisationId::new("*"))
+        let everywhere = || OrganisationId::new("*");
+        let grants = self.actor.grants();
+        if grants.reach_all() {
+            return everywhere();
+        }
+        let first = grants.iter().find_map(|(scope, _)| scope.organisation());
+        first.cloned().unwrap_or_else(everywhere)
     }
 
     /// The organisation of a device (R5): the one named, the token's, or the only one that knows the serial number.

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::db::params;
 use crate::permit::{
-    Actor, Connections as ConnectionsRight, OrganisationId, Permission, Permissions, Permit,
-    PrincipalKind, Proof, Scope,
+    Actor, Connections as ConnectionsRight, Grants, OrganisationId, Permission, Permissions,
+    Permit, PrincipalKind, Proof, Scope,
 };
 use crate::principals::SecretText;
 use crate::{Error, Escrow, Result, audit};
@@ -51,8 +51,10 @@ impl Hook {
             principal: format!("connection:{}", self.connection.id),
             kind: PrincipalKind::Connection,
             name: self.name.clone(),
-            scope: Scope::One(self.connection.organisation.clone()),
-            permissions: Permissions::of(&[Permission::Record]),
+            grants: Grants::of(
+                Scope::One(self.connection.organisation.clone()),
+                Permissions::of(&[Permission::Record]),
+            ),
             proof: Proof::Connection(self.connection.id.clone()),
             address: address.map(str::to_owned),
         }

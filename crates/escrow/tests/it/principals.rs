@@ -66,7 +66,8 @@ async fn a_token_is_its_principal_until_it_expires_or_is_revoked() {
     assert_eq!(who.proof().to_string(), format!("token {}", view.id));
     assert_eq!(who.address(), Some("192.0.2.1"));
     assert!(
-        who.permissions().allow(Permission::Read) && !who.permissions().allow(Permission::Unlock)
+        who.grants().somewhere().allow(Permission::Read)
+            && !who.grants().somewhere().allow(Permission::Unlock)
     );
 
     let (_, never_made) = token(&Vault::new().await, "read").await;
@@ -449,7 +450,8 @@ async fn r22_a_path_secret_is_made_here_and_kept_as_a_hash() {
     ));
     let who = hook.actor(None);
     assert!(
-        who.permissions().allow(Permission::Record) && !who.permissions().allow(Permission::Read)
+        who.grants().somewhere().allow(Permission::Record)
+            && !who.grants().somewhere().allow(Permission::Read)
     );
 }
 

@@ -8,6 +8,7 @@ use crate::telemetry::Readings;
 use activation_lock::time::DAY;
 use axum::Json;
 use escrow::operations::Kind;
+use escrow::organisations::Organisation;
 use escrow::permit::{Actor, Permission, Permissions};
 use serde_json::json;
 
@@ -37,9 +38,8 @@ pub(super) async fn metrics(State(app): State<App>, request: Request) -> Result<
         let actor = actor.ok_or_else(Problem::unauthenticated)?;
         let everybody = Actor::system("metrics", Permissions::NONE);
         let all = app.escrow.organisations().list(&everybody).await?;
-        if !actor.permissions().allow(Permission::Read)
-            || !all.iter().all(|one| actor.scope().covers(&one.id))
-        {
+        let may = |one: &Organisation| actor.grants().within(&one.id).allow(Permission::Read);
+        if !actor.grants().somewhere().allow(Permission::Read) || !all.iter().all(may) {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "forbidden",

@@ -57,10 +57,10 @@ pub(super) async fn show(State(app): State<App>, caller: Caller) -> Result<Json<
         name: actor.name().to_owned(),
         kind: actor.kind().as_str(),
         principal: actor.principal().to_owned(),
-        permissions: names(actor.permissions()),
-        organisation: actor
-            .scope()
-            .organisation()
+        permissions: names(actor.grants().somewhere()),
+        organisation: (!actor.grants().reach_all())
+            .then(|| actor.grants().only())
+            .flatten()
             .map(|id| id.as_str().to_owned()),
         organisations: all
             .into_iter()
