@@ -139,6 +139,8 @@ named! {
         Credential = "credential",
         /// Apple's terms have to be accepted by a person first.
         TermsNotSigned = "terms_not_signed",
+        /// Apple does not let the organisation's server do this (`ACCESS_DENIED`).
+        AccessDenied = "access_denied",
         /// Nothing was decided: Apple was not reached or asked us to come back.
         Unavailable = "unavailable",
         /// It may have happened or not.
@@ -165,6 +167,11 @@ pub fn outcome(response: &Response) -> LockOutcome {
             trouble: Some(Trouble::TermsNotSigned),
             ..
         } => LockOutcome::TermsNotSigned,
+        Response::Status {
+            code: 401 | 403,
+            trouble: Some(Trouble::AccessDenied),
+            ..
+        } => LockOutcome::AccessDenied,
         Response::Status { code: 400, .. } => LockOutcome::Malformed,
         Response::Status {
             code: 401 | 403, ..
@@ -199,7 +206,7 @@ impl LockOutcome {
             | Self::OrgNotSupported
             | Self::DeviceNotSupported => 3,
             Self::Malformed | Self::Unexpected => 4,
-            Self::Credential | Self::TermsNotSigned => 5,
+            Self::Credential | Self::TermsNotSigned | Self::AccessDenied => 5,
             Self::Unavailable => 6,
             Self::Unknown | Self::Failed | Self::Undescribed => 7,
         }
@@ -232,6 +239,12 @@ pub enum CallResult {
 }
 
 impl CallResult {
+    /// Whether it is an answer that means this.
+    #[must_use]
+    pub fn is(self, wanted: LockOutcome) -> bool {
+        matches!(self, Self::Ended { outcome, .. } if outcome == wanted)
+    }
+
     /// Whether the lock may be on by this call without our knowing.
     #[must_use]
     pub fn leaves_doubt(self) -> bool {
@@ -308,6 +321,8 @@ named! {
         Credential = "credential",
         /// Apple's terms have to be accepted by a person.
         TermsNotSigned = "terms_not_signed",
+        /// Apple does not let the server do this; a person has to look there.
+        AccessDenied = "access_denied",
         /// There is no server token, nor a proxy that has one.
         NoCredential = "no_credential",
     }
@@ -487,6 +502,7 @@ fn after_last_call(lock: &Lock, now: Timestamp) -> Step {
         LockOutcome::Unexpected => review(ReviewReason::Unexpected),
         LockOutcome::Credential => when_mended(WaitReason::Credential),
         LockOutcome::TermsNotSigned => when_mended(WaitReason::TermsNotSigned),
+        LockOutcome::AccessDenied => when_mended(WaitReason::AccessDenied),
         LockOutcome::Unavailable => again(WaitReason::Unavailable),
         LockOutcome::Unknown => again(WaitReason::NoAnswer),
     }

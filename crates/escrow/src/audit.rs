@@ -8,6 +8,7 @@
 use activation_lock::time::Timestamp;
 use seal::{Keyring, Mac, MacError};
 use serde_json::{Map, Value as Json, json};
+use uuid::Uuid;
 
 use crate::db::{Row, Tx, params};
 use crate::permit::{Actor, Admin, OrganisationId, Permit};
@@ -262,6 +263,25 @@ impl Audit<'_> {
         self.0.audit_refusal(permit, result).await
     }
 
+    /// When the newest row was written, as its identifier tells; `None` in an empty record.
+    pub(crate) async fn last_moment(&self) -> Result<Option<Timestamp>> {
+        self.0
+            .db
+            .read(async |tx| {
+                // One seek for each organisation, whatever the length of the record.
+                let row = tx
+                    .fetch_optional(
+                        "SELECT MAX(last) AS last FROM (SELECT (SELECT MAX(audit.id) FROM audit \
+                         WHERE audit.organisation = organisations.id) AS last FROM organisations) AS each_last",
+                        params![],
+                    )
+                    .await?;
+                let last: Option<String> = row.map(|row| row.get("last")).transpose()?.flatten();
+                Ok(last.as_deref().and_then(moment_of))
+            })
+            .await
+    }
+
     /// Recomputes the MAC of every row of every organisation, and compares the copied columns with the text. It finds what
     /// was changed; a row that was taken away leaves no trace here.
     ///
@@ -285,6 +305,13 @@ impl Audit<'_> {
             }
         }
     }
+}
+
+/// When an identifier of ours was made.
+pub(crate) fn moment_of(id: &str) -> Option<Timestamp> {
+    let (seconds, nanos) = Uuid::parse_str(id).ok()?.get_timestamp()?.to_unix();
+    let millis = i64::try_from(seconds).ok()?.checked_mul(1_000)?;
+    Some(Timestamp(millis.checked_add(i64::from(nanos / 1_000_000))?))
 }
 
 async fn list(

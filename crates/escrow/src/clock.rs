@@ -21,6 +21,74 @@ pub trait Clock: Send + Sync + 'static {
     fn sleep(&self, duration: Duration) -> Sleep;
 }
 
+/// A clock that never goes back. What is on record is put in order by its times, and waits are counted from them: a machine's
+/// clock that is set back, also between two runs, must not bring an unlock before the lock it ended, nor forget what was tried.
+///
+/// After a step back, time goes on from where it was; once the other clock has caught up, it is followed again. A clock that is
+/// set back by more than a day was wrong before, and is followed at once. Not for what others check against their own clocks,
+/// such as signatures: for them only the machine's clock may be right.
+pub struct Steady {
+    clock: Arc<dyn Clock>,
+    seen: Mutex<Seen>,
+}
+
+/// A longer step back is a clock that was ahead and is set right.
+const MOST_BACK: Duration = activation_lock::time::DAY;
+
+struct Seen {
+    /// What the other clock showed last.
+    shown: Timestamp,
+    /// What was given last.
+    given: Timestamp,
+}
+
+impl Steady {
+    /// Follows a clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            seen: Mutex::new(Seen {
+                shown: now,
+                given: now,
+            }),
+        }
+    }
+
+    /// Goes on from no earlier than a moment: the last one that is on record.
+    pub fn not_before(&self, moment: Timestamp) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if moment.since(seen.shown) <= MOST_BACK {
+            seen.given = seen.given.max(moment);
+        }
+    }
+}
+
+impl Clock for Steady {
+    fn now(&self) -> Timestamp {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.clock.now();
+        // By as much as the other clock went on; what it went back by is not made up.
+        let went_on = shown.since(seen.shown);
+        let is_back = shown < seen.shown;
+        let given = seen
+            .given
+            .plus(went_on)
+            .plus(Duration::from_millis(u64::from(is_back)));
+        let is_caught_up = shown >= seen.given || given.since(shown) > MOST_BACK;
+        *seen = Seen {
+            shown,
+            given: if is_caught_up { shown } else { given },
+        };
+        seen.given
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.clock.sleep(duration)
+    }
+}
+
 /// A clock that stands still until it is moved. Copies of it are one clock.
 #[derive(Clone)]
 pub struct ManualClock(Arc<Mutex<Hands>>);
@@ -120,6 +188,51 @@ mod tests {
         clock.advance(Duration::from_millis(1));
         long.await.unwrap();
         assert_eq!(clock.now(), Timestamp(3_000));
+    }
+
+    #[test]
+    fn a_steady_clock_goes_on_when_the_other_is_set_back_and_follows_it_once_it_has_caught_up() {
+        let clock = ManualClock::new(Timestamp(100_000));
+        let steady = Steady::new(Arc::new(clock.clone()));
+        assert_eq!(steady.now(), Timestamp(100_000));
+        clock.set(Timestamp(40_000));
+        assert_eq!(steady.now(), Timestamp(100_001), "later than before");
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(steady.now(), Timestamp(105_001), "as fast as the other");
+        clock.set(Timestamp(105_500));
+        assert_eq!(steady.now(), Timestamp(105_500), "set right again");
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(steady.now(), Timestamp(106_500));
+        clock.set(Timestamp(400_000_000));
+        assert_eq!(
+            steady.now(),
+            Timestamp(400_000_000),
+            "a step on is followed"
+        );
+        clock.set(Timestamp(300_000_000));
+        assert_eq!(
+            steady.now(),
+            Timestamp(300_000_000),
+            "it was ahead by more than a day"
+        );
+    }
+
+    #[test]
+    fn a_steady_clock_goes_on_from_what_is_on_record() {
+        let clock = ManualClock::new(Timestamp(40_000));
+        let steady = Steady::new(Arc::new(clock.clone()));
+        steady.not_before(Timestamp(100_000));
+        assert_eq!(steady.now(), Timestamp(100_000));
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(steady.now(), Timestamp(102_000));
+        clock.set(Timestamp(102_500));
+        assert_eq!(steady.now(), Timestamp(102_500));
+        steady.not_before(Timestamp(100_000_000_000));
+        assert_eq!(
+            steady.now(),
+            Timestamp(102_500),
+            "what is on record was dated by a clock far ahead"
+        );
     }
 
     #[test]

@@ -426,11 +426,17 @@ impl Device {
         if self.model_name.is_none() {
             self.model_name = model.map(str::to_owned);
         }
-        if self.suspect.as_deref() == Some(UNLISTED) {
-            self.suspect = None;
-        }
         self.listed_at = Some(now);
         self.changed = true;
+    }
+
+    /// The list of a server of ours names it: what its absence had brought up is gone. That the organisation still has it does
+    /// not say so, for it may have gone to another server.
+    pub(crate) fn is_listed_again(&mut self) {
+        if self.suspect.as_deref() == Some(UNLISTED) {
+            self.suspect = None;
+            self.changed = true;
+        }
     }
 
     /// Takes in what an Authenticate says.

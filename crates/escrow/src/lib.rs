@@ -39,7 +39,7 @@ use seal::{KeyEncryptionKey, Keyring, Random, RecoveryPublicKey};
 use tokio::sync::{Notify, watch};
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Steady};
 pub use crate::db::{Fault, LiveSettings, OpenError};
 use crate::meta::{DataKind, Status};
 use crate::permit::Refusal;
@@ -85,6 +85,7 @@ pub struct Escrow {
 }
 
 struct Shared {
+    clock: Arc<Steady>,
     keyring: Keyring,
     random: Arc<dyn Random>,
     kind: DataKind,
@@ -130,10 +131,11 @@ impl Escrow {
             clock,
             random,
         } = opening;
+        let clock = Arc::new(Steady::new(clock));
         let db = db::Db::open(db::Opening {
             folder,
             kind,
-            clock,
+            clock: clock.clone(),
             random: random.clone(),
         })
         .await?;
@@ -152,7 +154,7 @@ impl Escrow {
                 return Err(error);
             }
         };
-        let escrow = Self::around(db, keyring, random, kind);
+        let escrow = Self::around(db, clock.clone(), keyring, random, kind);
         if let Err(error) = escrow.recover().await {
             escrow.close().await;
             return Err(error);
@@ -166,15 +168,22 @@ impl Escrow {
     /// # Errors
     /// When there is no vault, it is of the other kind, of a newer program, or sealed with another key.
     pub async fn look(opening: Opening<'_>) -> Result<Self> {
+        let clock = Arc::new(Steady::new(opening.clock));
         let db = db::Db::look(db::Opening {
             folder: opening.folder,
             kind: opening.kind,
-            clock: opening.clock,
+            clock: clock.clone(),
             random: opening.random.clone(),
         })
         .await?;
         match keys::look(&db, &opening.key).await {
-            Ok(keyring) => Ok(Self::around(db, keyring, opening.random, opening.kind)),
+            Ok(keyring) => Ok(Self::around(
+                db,
+                clock,
+                keyring,
+                opening.random,
+                opening.kind,
+            )),
             Err(error) => {
                 db.close().await;
                 Err(error)
@@ -182,11 +191,18 @@ impl Escrow {
         }
     }
 
-    fn around(db: db::Db, keyring: Keyring, random: Arc<dyn Random>, kind: DataKind) -> Self {
+    fn around(
+        db: db::Db,
+        clock: Arc<Steady>,
+        keyring: Keyring,
+        random: Arc<dyn Random>,
+        kind: DataKind,
+    ) -> Self {
         let lock_journal = locks::journal::LockJournal::of(db.folder());
         Self {
             db,
             shared: Arc::new(Shared {
+                clock,
                 keyring,
                 random,
                 kind,
@@ -205,6 +221,9 @@ impl Escrow {
     /// What earlier processes held is free again: whoever held it is dead. What the lock journal knows and the database has
     /// forgotten is put back (R4).
     async fn recover(&self) -> Result<()> {
+        if let Some(last) = self.audit().last_moment().await? {
+            self.shared.clock.not_before(last);
+        }
         self.operations()
             .free_leases_of_earlier_incarnations()
             .await?;
@@ -230,6 +249,12 @@ impl Escrow {
     #[must_use]
     pub fn kind(&self) -> DataKind {
         self.shared.kind
+    }
+
+    /// The clock that everything here is dated by: the one it was opened with, except that it never goes back.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.shared.clock.clone()
     }
 
     /// The data folder.

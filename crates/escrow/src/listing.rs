@@ -427,9 +427,9 @@ async fn take_page(
         if let Line::Names(serial, said) = line {
             let key = (organisation.clone(), serial.clone());
             let numbers = cellular(&said.imei, &said.meid);
-            ledger
-                .device_mut(&key)
-                .learn_listed(None, said.model.as_deref(), &numbers, now);
+            let row = ledger.device_mut(&key);
+            row.learn_listed(None, said.model.as_deref(), &numbers, now);
+            row.is_listed_again();
             ledger.refresh_coverage(&key);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use activation_lock::codes::LockStatus;
 use activation_lock::device::SerialNumber;
-use activation_lock::lock::{AppleStatus, Event, LockType, What};
+use activation_lock::lock::{AppleStatus, Event, LockType, STATUS_LAGS, What};
 use activation_lock::time::{DAY, Timestamp};
 use serde_json::json;
 
@@ -99,6 +99,9 @@ pub struct Said {
     pub first_at: Timestamp,
     /// When it was last read.
     pub last_at: Timestamp,
+    /// When it was first and last read while nothing else was expected: what is read against an expectation is taken to be late,
+    /// and proves nothing until the expectation is given up.
+    pub believed: Option<(Timestamp, Timestamp)>,
 }
 
 impl Said {
@@ -114,6 +117,9 @@ impl Said {
             more: row.get("more")?,
             first_at: row.get("first_at")?,
             last_at: row.get("last_at")?,
+            believed: row
+                .get::<Option<Timestamp>>("believed_from")?
+                .zip(row.get("believed_at")?),
         })
     }
 }
@@ -134,7 +140,7 @@ async fn said(
     serial: &SerialNumber,
 ) -> Result<Vec<Said>> {
     tx.fetch_all(
-        "SELECT is_locked, lock_type, more, first_at, last_at FROM lock_statuses \
+        "SELECT is_locked, lock_type, more, first_at, last_at, believed_from, believed_at FROM lock_statuses \
          WHERE organisation = $1 AND serial = $2 ORDER BY id",
         params![organisation.as_str(), serial.as_str()],
     )
@@ -152,12 +158,13 @@ pub(crate) async fn events(
 ) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for said in said(tx, organisation, serial).await? {
-        let Some(known) = said.status.known() else {
+        let Some((known, (from, until))) = said.status.known().zip(said.believed) else {
             continue;
         };
-        for at in [said.first_at, said.last_at] {
+        for at in [from, until] {
             events.push(Event {
                 at,
+                late: None,
                 what: What::Said(known),
             });
         }
@@ -236,9 +243,9 @@ async fn can_be_asked(tx: &mut Tx<'_>, organisation: &OrganisationId) -> Result<
 pub(crate) struct Word {
     /// Whether Apple can be asked.
     pub(crate) can_be_asked: bool,
-    /// When it was last read, and what it then said.
+    /// When it was last read and believed, and what it then said.
     last: Option<(Timestamp, Option<LockStatus>)>,
-    /// Something happened to the lock since.
+    /// Something happened to the lock since, or so shortly before that it may not be told of yet.
     is_overtaken: bool,
 }
 
@@ -250,10 +257,10 @@ impl Word {
         known.filter(|_| !self.is_overtaken && now.since(read_at) <= GUIDES_FOR)
     }
 
-    /// The last status, if it was read at or after a moment.
+    /// The last status, if it was read at or after a moment, and tells of all that happened to the lock.
     pub(crate) fn read_since(&self, since: Timestamp) -> Option<LockStatus> {
         let (read_at, known) = self.last?;
-        known.filter(|_| read_at >= since)
+        known.filter(|_| !self.is_overtaken && read_at >= since)
     }
 }
 
@@ -266,7 +273,7 @@ pub(crate) async fn word(
     let row = tx
         .fetch_optional(
             "SELECT EXISTS (SELECT 1 FROM business_apis WHERE business_apis.organisation = $1 AND removed_at IS NULL) AS can, \
-             lock_evidence, lock_at, is_locked, lock_type, more, first_at, last_at FROM devices \
+             lock_evidence, lock_at, is_locked, lock_type, more, first_at, last_at, believed_from, believed_at FROM devices \
              LEFT JOIN lock_statuses ON lock_statuses.organisation = $1 AND lock_statuses.id = (SELECT MAX(id) \
              FROM lock_statuses WHERE lock_statuses.organisation = $1 AND lock_statuses.serial = $2) \
              WHERE devices.organisation = $1 AND devices.serial = $2",
@@ -286,10 +293,18 @@ pub(crate) async fn word(
     let said = Said::from_row(&row)?;
     let (evidence, at): (String, Option<Timestamp>) =
         (row.get("lock_evidence")?, row.get("lock_at")?);
+    let known = said.status.known();
+    let read_at = said.believed.map(|(_, at)| at);
+    // Apple accepting a code and then saying that none is on is one story; a lock and then none may be about the time before.
+    let lag = match (evidence.as_str(), known) {
+        ("turned_off", Some(LockStatus::None)) => Duration::ZERO,
+        _ => STATUS_LAGS,
+    };
+    let overtakes = |read_at: Timestamp| at.is_some_and(|at| read_at < at.plus(lag));
     Ok(Word {
         can_be_asked,
-        is_overtaken: evidence != "status" && at.is_some_and(|at| at > said.last_at),
-        last: Some((said.last_at, said.status.known())),
+        is_overtaken: evidence != "status" && read_at.is_some_and(overtakes),
+        last: read_at.map(|at| (at, known)),
     })
 }
 
@@ -439,18 +454,7 @@ pub(crate) async fn record(
     let now = tx.now();
     let before = view(tx, organisation, serial).await?;
     let (problem, known) = match reading {
-        Reading::Said { status, more } => {
-            keep(
-                tx,
-                organisation,
-                serial,
-                before.last.as_ref(),
-                status,
-                more.as_deref(),
-            )
-            .await?;
-            (None, status.known())
-        }
+        Reading::Said { status, .. } => (None, status.known()),
         Reading::Problem(problem) => (Some(*problem), None),
     };
     let row = tx
@@ -473,6 +477,19 @@ pub(crate) async fn record(
     };
     let given_up = !agrees && now >= until;
     let waits = !agrees && !given_up;
+    if let Reading::Said { status, more } = reading {
+        let last = before.last.as_ref();
+        keep(
+            tx,
+            organisation,
+            serial,
+            last,
+            status,
+            more.as_deref(),
+            !waits,
+        )
+        .await?;
+    }
     let next = match (waits, problem) {
         (true, None) => NEXT_LOOK,
         (true, Some(_)) => NEXT_LOOK.max(FIRST_LOOK),
@@ -501,7 +518,7 @@ pub(crate) async fn record(
         }
         Reading::Problem(_) => false,
     };
-    let disagrees = given_up.then(|| expected.map_or("", Expected::as_str));
+    let disagrees = (given_up && problem.is_none()).then(|| expected.map_or("", Expected::as_str));
     if changed || disagrees.is_some() {
         let said = match reading {
             Reading::Said { status, .. } => json!({
@@ -529,22 +546,25 @@ async fn keep(
     last: Option<&Said>,
     status: &AppleStatus,
     more: Option<&str>,
+    is_believed: bool,
 ) -> Result<()> {
     let now = tx.now();
+    let believed = is_believed.then_some(now);
     let more: Option<String> = more.map(|more| more.chars().take(MORE).collect());
     if last.is_some_and(|said| said.status == *status && said.more == more) {
         tx.execute(
-            "UPDATE lock_statuses SET last_at = $3 WHERE organisation = $1 AND id = (SELECT id FROM lock_statuses \
+            "UPDATE lock_statuses SET last_at = $3, believed_from = COALESCE(believed_from, $4), \
+             believed_at = COALESCE($4, believed_at) WHERE organisation = $1 AND id = (SELECT id FROM lock_statuses \
              WHERE organisation = $1 AND serial = $2 ORDER BY id DESC LIMIT 1)",
-            params![organisation.as_str(), serial.as_str(), now],
+            params![organisation.as_str(), serial.as_str(), now, believed],
         )
         .await?;
         return Ok(());
     }
     let id = tx.new_id().to_string();
     tx.execute(
-        "INSERT INTO lock_statuses (organisation, id, serial, is_locked, lock_type, more, first_at, last_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+        "INSERT INTO lock_statuses (organisation, id, serial, is_locked, lock_type, more, first_at, last_at, believed_from, believed_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $8)",
         params![
             organisation.as_str(),
             id.as_str(),
@@ -552,7 +572,8 @@ async fn keep(
             status.is_locked.map(i64::from),
             status.lock_type.as_ref().map(LockType::as_str),
             more,
-            now
+            now,
+            believed
         ],
     )
     .await?;

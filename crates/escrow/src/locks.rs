@@ -407,8 +407,8 @@ pub(crate) async fn insert(
     Ok(id)
 }
 
-/// The code that a lock of this device is to use, where there is one already: whatever may be live (R4), else one that was made
-/// and never held a lock nor was seen by anybody.
+/// The code that a lock of this device is to use, where there is one already: whatever may be live, else one of a call without an
+/// answer (R4), even if Apple's status has since said that no lock is on; else one that never held a lock nor was seen by anybody.
 pub(crate) async fn code_to_reuse(
     tx: &mut Tx<'_>,
     organisation: &OrganisationId,
@@ -425,11 +425,13 @@ pub(crate) async fn code_to_reuse(
     }
     let row = tx
         .fetch_optional(
-            "SELECT codes.id FROM codes WHERE organisation = $1 AND serial = $2 AND kind = 'server' AND origin = 'made' \
-             AND used_at IS NULL AND revealed_at IS NULL AND NOT EXISTS (SELECT 1 FROM lock_calls \
+            "SELECT id FROM (SELECT codes.id, revealed_at, EXISTS (SELECT 1 FROM lock_calls \
              WHERE lock_calls.organisation = $1 AND lock_calls.serial = $2 AND lock_calls.code = codes.id \
-             AND (outcome IS NULL OR outcome IN ('locked', 'failed', 'undescribed', 'unknown', 'unexpected'))) \
-             ORDER BY codes.id DESC LIMIT 1",
+             AND (outcome IS NULL OR outcome IN ('failed', 'undescribed', 'unknown', 'unexpected'))) AS may_hold \
+             FROM codes WHERE organisation = $1 AND serial = $2 AND kind = 'server' AND origin = 'made' \
+             AND used_at IS NULL AND NOT EXISTS (SELECT 1 FROM lock_calls WHERE lock_calls.organisation = $1 \
+             AND lock_calls.serial = $2 AND lock_calls.code = codes.id AND outcome = 'locked')) AS candidates \
+             WHERE may_hold OR revealed_at IS NULL ORDER BY may_hold DESC, id DESC LIMIT 1",
             params![organisation.as_str(), serial.as_str()],
         )
         .await?;

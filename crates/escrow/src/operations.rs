@@ -21,6 +21,7 @@ use crate::{Error, Escrow, Result, audit, devices, locks};
 mod attempt;
 mod idempotency;
 mod lease;
+pub(crate) mod overlap;
 mod plan;
 mod state;
 mod view;

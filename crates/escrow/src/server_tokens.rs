@@ -202,14 +202,17 @@ impl Usable {
     }
 }
 
-/// The token for a lock: the one that was named, else one whose server lists the device, else the first; a valid one.
+/// The token for a lock: the one that was named, or what came in its place under its name; where none was named, or that one
+/// was removed, one whose server lists the device, else the first. A valid one.
 pub(crate) async fn for_lock(tx: &mut Tx<'_>, op: &Operation) -> Result<Option<Usable>> {
     let now = tx.now();
     let row = tx
         .fetch_optional(
             "SELECT id, version, base_url, mended_at FROM server_tokens WHERE organisation = $1 AND removed_at IS NULL \
-             AND (expires_at IS NULL OR expires_at > $2) AND ($3 IS NULL OR id = $3) \
-             ORDER BY EXISTS (SELECT 1 FROM listed_devices WHERE listed_devices.organisation = $1 AND serial = $4 \
+             AND (expires_at IS NULL OR expires_at > $2) AND ($3 IS NULL OR id = $3 OR EXISTS (SELECT 1 FROM server_tokens AS named \
+             WHERE named.organisation = $1 AND named.id = $3 AND named.removed_at IS NOT NULL)) \
+             ORDER BY CASE WHEN name = (SELECT name FROM server_tokens AS named WHERE named.organisation = $1 AND named.id = $3) \
+             THEN 0 ELSE 1 END, EXISTS (SELECT 1 FROM listed_devices WHERE listed_devices.organisation = $1 AND serial = $4 \
              AND server_token = server_tokens.id AND gone_at IS NULL) DESC, problem IS NOT NULL, id LIMIT 1",
             params![
                 op.organisation.as_str(),
@@ -696,7 +699,7 @@ async fn put(
          ON CONFLICT (organisation, id) DO UPDATE SET kind = excluded.kind, base_url = excluded.base_url, \
          dep_name = excluded.dep_name, cell = excluded.cell, version = server_tokens.version + 1, \
          expires_at = excluded.expires_at, problem = NULL, problem_at = NULL, mended_at = excluded.mended_at, \
-         retry_at = NULL, updated_at = excluded.updated_at",
+         listing = 'new', cursor = NULL, retry_at = NULL, updated_at = excluded.updated_at",
         params![
             organisation.as_str(),
             id.as_str(),

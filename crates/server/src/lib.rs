@@ -34,7 +34,10 @@ pub(crate) struct App(Arc<Parts>);
 /// See [`App`].
 pub(crate) struct Parts {
     pub(crate) escrow: Escrow,
+    /// The vault's clock, which all that is on record is dated by.
     pub(crate) clock: Arc<dyn Clock>,
+    /// The machine's clock, for what others check against theirs.
+    pub(crate) machine_clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) settings: Settings,
     pub(crate) metrics: telemetry::Metrics,
@@ -63,5 +66,9 @@ impl App {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(crate) fn machine_now(&self) -> Timestamp {
+        self.machine_clock.now()
     }
 }

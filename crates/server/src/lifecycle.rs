@@ -92,7 +92,7 @@ impl Shutdown {
 pub struct Setup {
     /// The open vault; closed when the server stops.
     pub escrow: Escrow,
-    /// The same clock as the vault's.
+    /// The machine's clock; the one that the vault was opened with.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
@@ -176,8 +176,9 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
     let services = Services::new(&setup.escrow, &setup.random, &settings);
     let app = App::new(Parts {
         services,
+        clock: setup.escrow.clock(),
+        machine_clock: setup.clock,
         escrow: setup.escrow,
-        clock: setup.clock,
         random: setup.random,
         metrics: telemetry::Metrics::new(),
         mdm,

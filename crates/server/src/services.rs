@@ -137,13 +137,15 @@ impl Services {
             Err(error) => return Err(NoService::of(&error, what)),
         };
         let key = format!("{}@{}", opened.view.id, opened.view.version);
-        if let Some(service) = kept(&self.enrolment).get(&key) {
+        // Looked for and made in one go: two services of one token would each have a session (contract sheet 2.28).
+        let mut services = kept(&self.enrolment);
+        if let Some(service) = services.get(&key) {
             return Ok((service.clone(), opened.view));
         }
         let service = self
             .open_enrolment(&opened)
             .map_err(|error| NoService::unusable(what, &error))?;
-        kept(&self.enrolment).put(key, service.clone());
+        services.put(key, service.clone());
         Ok((service, opened.view))
     }
 

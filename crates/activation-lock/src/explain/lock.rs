@@ -14,6 +14,8 @@ const MEND_TOKEN: &str = "Look at the server token in Apple Business Manager or 
      it here, and the lock goes on by itself.";
 const SIGN_TERMS: &str = "Somebody with the role of Administrator signs in to Apple Business Manager or Apple School Manager and \
      accepts the new terms. The lock goes on by itself afterwards.";
+const LOOK_AT_SERVER: &str = "Somebody with the role of Administrator looks in Apple Business Manager or Apple School Manager whether the server \
+     is still there and the organisation's account is in order.";
 
 /// One call on record, and what it meant.
 ///
@@ -100,6 +102,11 @@ pub fn outcome(outcome: LockOutcome, status: Option<u16>, said: Option<&str>) ->
             "The device was not locked by this request; Apple answers nothing else until then.",
             SIGN_TERMS,
         ),
+        LockOutcome::AccessDenied => words(
+            "Apple does not let the organisation's server do this.",
+            "The device was not locked by this request.",
+            LOOK_AT_SERVER,
+        ),
         LockOutcome::Unavailable => words(
             match status {
                 Some(status) => format!("Apple asked us to come back later (answer {status})."),
@@ -177,6 +184,12 @@ pub fn waiting(why: WaitReason) -> Explanation {
             "Apple has new terms, and nobody has accepted them for the organisation.",
             "The device was not locked, and Apple answers nothing else until then.",
             SIGN_TERMS,
+        ),
+        WaitReason::AccessDenied => words(
+            "Apple does not let the organisation's server do this.",
+            "The device was not locked. The lock goes on by itself once a call with the token is answered, or it is renewed; \
+             if not, it ends at its deadline for a person to look at.",
+            LOOK_AT_SERVER,
         ),
         WaitReason::NoCredential => words(
             "There is no server token for this organisation that is still good, nor a proxy that has one.",

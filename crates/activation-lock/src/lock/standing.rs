@@ -43,8 +43,10 @@ named! {
 /// Something that bears on a device's lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When: of a call without an answer when it began, of all else when we learned it.
+    /// When: of a call without an answer, or with one that came late, when it began; of all else when we learned it.
     pub at: Timestamp,
+    /// When an answer came that nobody waited for any more: what it tells of happened at some moment until then.
+    pub late: Option<Timestamp>,
     /// What.
     pub what: What,
 }
@@ -56,6 +58,8 @@ pub enum What {
     Called(CodeId, CallResult),
     /// Apple accepted a code.
     TurnedOff {
+        /// The code.
+        code: CodeId,
         /// Whether it was one made by a server.
         by_server_code: bool,
     },
@@ -93,6 +97,9 @@ pub const STATUS_LAGS: Duration = Duration::from_secs(10 * 60);
 #[must_use]
 pub fn standing(mut events: Vec<Event>) -> Standing {
     events.sort_by_key(|e| e.at);
+    let mut doubts = doubts(&events);
+    // Codes of calls without an answer that Apple's status has since told to hold nothing. They remain ours (R4).
+    let mut let_go: Vec<LiveCode> = Vec::new();
     let mut standing = Standing {
         state: OurLock::None,
         evidence: Evidence::Nothing,
@@ -101,12 +108,36 @@ pub fn standing(mut events: Vec<Event>) -> Standing {
     };
     let mut changed_at: Option<Timestamp> = None;
     for event in events {
+        while doubts.first().is_some_and(|(at, _)| *at < event.at) {
+            standing.doubt(doubts.remove(0));
+        }
         let evidence = match &event.what {
-            What::Called(code, result) => standing.called(code, *result),
-            What::TurnedOff { by_server_code } => standing.turned_off(*by_server_code),
+            What::Called(code, result) => {
+                if result.is(LockOutcome::AlreadyLocked) && standing.live.is_empty() {
+                    standing.live.append(&mut let_go);
+                    if !standing.live.is_empty() {
+                        standing.state = OurLock::Unknown;
+                    }
+                }
+                if result.is(LockOutcome::Locked) {
+                    let_go.clear();
+                }
+                standing.called(code, *result)
+            }
+            What::TurnedOff { by_server_code, .. } => {
+                if *by_server_code {
+                    let_go.clear();
+                }
+                standing.turned_off(*by_server_code)
+            }
             // What Apple says soon after a change may be about the time before it.
             What::Said(_) if changed_at.is_some_and(|at| event.at < at.plus(STATUS_LAGS)) => None,
-            What::Said(status) => standing.said(*status),
+            What::Said(status) => {
+                if *status == LockStatus::None {
+                    let_go.extend(standing.live.drain(..).filter(|live| !live.confirmed));
+                }
+                standing.said(*status)
+            }
         };
         if event.what.may_change_the_lock() {
             changed_at = Some(event.at);
@@ -116,7 +147,48 @@ pub fn standing(mut events: Vec<Event>) -> Standing {
             standing.at = Some(event.at);
         }
     }
+    for doubt in doubts {
+        standing.doubt(doubt);
+    }
     standing
+}
+
+/// Late answers of which cannot be said whether what they tell of came before or after something else that changed the lock: when
+/// they were learned, with the code that may hold it.
+fn doubts(events: &[Event]) -> Vec<(Timestamp, CodeId)> {
+    let mut doubts = Vec::new();
+    for event in events {
+        let Some(until) = event.late else { continue };
+        let meanwhile = || {
+            let others = events.iter().filter(|other| !std::ptr::eq(*other, event));
+            others.filter(|other| event.at <= other.at && other.at <= until)
+        };
+        let turned_off = || {
+            meanwhile().filter_map(|other| match &other.what {
+                What::TurnedOff { code, .. } => Some(code),
+                _ => None,
+            })
+        };
+        let locked = || {
+            meanwhile().filter_map(|other| match &other.what {
+                What::Called(code, result) if result.is(LockOutcome::Locked) => Some(code),
+                _ => None,
+            })
+        };
+        let code = match &event.what {
+            // Where its own code was accepted meanwhile, the lock was on before that and is off since.
+            What::Called(code, result) if result.is(LockOutcome::Locked) => (!turned_off()
+                .any(|by| by == code)
+                && (turned_off().next().is_some() || locked().any(|with| with != code)))
+            .then_some(code),
+            // A lock with another code that went on meanwhile cannot be the one that was turned off.
+            What::TurnedOff { code, .. } => locked().any(|with| with == code).then_some(code),
+            _ => None,
+        };
+        doubts.extend(code.map(|code| (until, code.clone())));
+    }
+    doubts.sort_by_key(|(at, _)| *at);
+    doubts
 }
 
 impl What {
@@ -133,6 +205,20 @@ impl What {
 }
 
 impl Standing {
+    /// What is on record does not tell whether this code's lock is on.
+    fn doubt(&mut self, (at, code): (Timestamp, CodeId)) {
+        self.live.iter_mut().for_each(|live| live.confirmed = false);
+        if !self.live.iter().any(|live| live.code == code) {
+            self.live.push(LiveCode {
+                code,
+                confirmed: false,
+            });
+        }
+        self.state = OurLock::Unknown;
+        self.evidence = Evidence::NoAnswer;
+        self.at = Some(at);
+    }
+
     fn called(&mut self, code: &CodeId, result: CallResult) -> Option<Evidence> {
         if let CallResult::Ended { outcome, .. } = result {
             if outcome == LockOutcome::Locked {

@@ -98,6 +98,7 @@ fn r20_http_200_alone_is_no_success_and_every_status_has_an_outcome() {
                 let wanted = match (code, trouble) {
                     (_, Some(Trouble::TermsNotSigned)) => LockOutcome::TermsNotSigned,
                     (400, _) => LockOutcome::Malformed,
+                    (401 | 403, Some(Trouble::AccessDenied)) => LockOutcome::AccessDenied,
                     (401 | 403, _) => LockOutcome::Credential,
                     (429, _) => LockOutcome::Unavailable,
                     (503, _) if retry_after => LockOutcome::Unavailable,
@@ -137,6 +138,7 @@ fn t5_what_follows_each_outcome() {
             LockOutcome::Unexpected => review(ReviewReason::Unexpected),
             LockOutcome::Credential => wait(deadline, WaitReason::Credential),
             LockOutcome::TermsNotSigned => wait(deadline, WaitReason::TermsNotSigned),
+            LockOutcome::AccessDenied => wait(deadline, WaitReason::AccessDenied),
             LockOutcome::Unavailable => wait(soon, WaitReason::Unavailable),
             LockOutcome::Unknown => wait(soon, WaitReason::NoAnswer),
         };
@@ -174,7 +176,11 @@ fn t5_a_failed_is_asked_about_again_a_few_times() {
 
 #[test]
 fn t6_what_a_person_has_to_mend_is_not_called_about_until_it_is_mended() {
-    for outcome in [LockOutcome::Credential, LockOutcome::TermsNotSigned] {
+    for outcome in [
+        LockOutcome::Credential,
+        LockOutcome::TermsNotSigned,
+        LockOutcome::AccessDenied,
+    ] {
         let mut lock = lock();
         lock.calls.push(call(ended(outcome), BEGAN));
         let just_before = BEGAN.plus(LOCK_DEADLINE).minus(SECOND);
@@ -249,7 +255,23 @@ fn r14_a_late_success_raises_and_nothing_late_lowers() {
 fn at(seconds: u64, what: What) -> Event {
     Event {
         at: BEGAN.plus(Duration::from_secs(seconds)),
+        late: None,
         what,
+    }
+}
+
+/// An answer to what began at one moment, learned at another.
+fn late(began: u64, learned: u64, what: What) -> Event {
+    Event {
+        late: Some(BEGAN.plus(Duration::from_secs(learned))),
+        ..at(began, what)
+    }
+}
+
+fn turned_off(name: &str, by_server_code: bool) -> What {
+    What::TurnedOff {
+        code: code(name),
+        by_server_code,
     }
 }
 
@@ -349,7 +371,7 @@ fn r15_a_200_with_a_server_code_ends_locked_by_us_and_one_with_a_device_code_doe
     let off = |by_server_code| {
         vec![
             at(0, called("a", LockOutcome::Locked)),
-            at(1, What::TurnedOff { by_server_code }),
+            at(1, turned_off("a", by_server_code)),
         ]
     };
     assert_eq!(
@@ -362,12 +384,7 @@ fn r15_a_200_with_a_server_code_ends_locked_by_us_and_one_with_a_device_code_doe
     );
     let foreign = vec![
         at(0, called("a", LockOutcome::AlreadyLocked)),
-        at(
-            1,
-            What::TurnedOff {
-                by_server_code: false,
-            },
-        ),
+        at(1, turned_off("d", false)),
     ];
     assert_eq!(stands(foreign).0, OurLock::None);
 }
@@ -385,6 +402,72 @@ fn r4_a_new_success_is_the_only_live_code_since_the_first_lock_wins() {
     );
 }
 
+#[test]
+fn r14_a_late_answer_is_of_the_time_of_its_call() {
+    // The lock was on before its own code was accepted.
+    let off = vec![
+        late(0, 300, called("a", LockOutcome::Locked)),
+        at(100, called("a", LockOutcome::AlreadyLocked)),
+        at(200, turned_off("a", true)),
+    ];
+    assert_eq!(stands(off), (OurLock::None, Evidence::TurnedOff, vec![]));
+    // What a lock with another code followed was over before that.
+    let on = vec![
+        late(0, 300, turned_off("b", true)),
+        at(100, called("a", LockOutcome::Locked)),
+    ];
+    assert_eq!(
+        stands(on),
+        (OurLock::Confirmed, Evidence::Success, live("a", true))
+    );
+}
+
+#[test]
+fn r20_what_came_first_cannot_be_told_of_a_late_answer_and_is_unknown() {
+    let same = vec![
+        late(0, 300, turned_off("a", true)),
+        at(100, called("a", LockOutcome::Locked)),
+    ];
+    assert_eq!(
+        stands(same),
+        (OurLock::Unknown, Evidence::NoAnswer, live("a", false))
+    );
+    let two = vec![
+        late(0, 300, called("a", LockOutcome::Locked)),
+        at(100, called("b", LockOutcome::Locked)),
+    ];
+    let (state, _, codes) = stands(two.clone());
+    assert_eq!((state, codes.len()), (OurLock::Unknown, 2));
+    let mut since = two;
+    since.push(at(400, turned_off("b", true)));
+    assert_eq!(
+        stands(since).0,
+        OurLock::None,
+        "known again by what came since"
+    );
+}
+
+#[test]
+fn r4_a_code_without_an_answer_is_ours_again_when_a_lock_is_found_that_apple_had_not_told_of() {
+    let mut events = vec![
+        at(0, called("a", LockOutcome::Unknown)),
+        at(LAG, What::Said(LockStatus::None)),
+    ];
+    assert_eq!(
+        stands(events.clone()),
+        (OurLock::None, Evidence::Status, vec![])
+    );
+    events.push(at(LAG + 60, called("a", LockOutcome::AlreadyLocked)));
+    assert_eq!(
+        stands(events.clone()),
+        (OurLock::Unknown, Evidence::AlreadyLocked, live("a", false))
+    );
+    // Not where a lock of ours was certainly on and off meanwhile.
+    events.insert(2, at(LAG + 20, called("b", LockOutcome::Locked)));
+    events.insert(3, at(LAG + 40, turned_off("b", true)));
+    assert_eq!(stands(events).0, OurLock::SomeoneElses);
+}
+
 fn any_result() -> impl Strategy<Value = CallResult> {
     prop_oneof![
         Just(CallResult::InFlight),
@@ -397,11 +480,16 @@ fn any_event() -> impl Strategy<Value = Event> {
     let what = prop_oneof![
         (proptest::sample::select(vec!["a", "b"]), any_result())
             .prop_map(|(name, result)| What::Called(code(name), result)),
-        any::<bool>().prop_map(|by_server_code| What::TurnedOff { by_server_code }),
+        (proptest::sample::select(vec!["a", "b"]), any::<bool>())
+            .prop_map(|(name, by_server_code)| turned_off(name, by_server_code)),
         proptest::sample::select(vec![LockStatus::Mdm, LockStatus::User, LockStatus::None])
             .prop_map(What::Said),
     ];
-    (0..5_000_u64, what).prop_map(|(seconds, what)| at(seconds, what))
+    let waited = prop_oneof![3 => Just(None), 1 => (0..2_000_u64).prop_map(Some)];
+    (0..5_000_u64, waited, what).prop_map(|(seconds, waited, what)| match waited {
+        Some(waited) => late(seconds, seconds + waited, what),
+        None => at(seconds, what),
+    })
 }
 
 proptest! {
@@ -420,7 +508,7 @@ proptest! {
         }
         let clears = |e: &Event| {
             is_success(e)
-                || e.what == What::TurnedOff { by_server_code: true }
+                || matches!(e.what, What::TurnedOff { by_server_code: true, .. })
                 || e.what == What::Said(LockStatus::None)
         };
         let after = sorted.iter().rposition(clears).map_or(0, |i| i + 1);

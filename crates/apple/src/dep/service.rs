@@ -630,7 +630,8 @@ fn failed(error: &reqwest::Error, secrets: &[Zeroizing<String>]) -> Failed {
     let secrets: Vec<&str> = secrets.iter().map(|text| text.as_str()).collect();
     Failed {
         response: match tls_error(error) {
-            Some(error) if is_refusal(error) => Response::TlsRefused,
+            // An alert in the place of an answer does not say that Apple did nothing: the lock may be on.
+            Some(error) if never_left && is_refusal(error) => Response::TlsRefused,
             _ if never_left => Response::NotSent,
             _ => Response::NoAnswer,
         },

@@ -351,6 +351,10 @@ fn to_do(outcome: LockOutcome) -> Option<&'static str> {
             "Somebody with the role of Administrator signs in to Apple Business Manager or Apple School Manager and accepts the \
              new terms. Then run the command again.",
         ),
+        LockOutcome::AccessDenied => Some(
+            "Somebody with the role of Administrator looks in Apple Business Manager or Apple School Manager whether the server \
+             is still there and the organisation's account is in order. Then run the command again.",
+        ),
         LockOutcome::Unavailable => Some(
             "Run the command again later. If it lasts longer than an hour, check that this machine reaches \
              mdmenrollment.apple.com on port 443 and that nothing between inspects the encrypted traffic.",
@@ -432,6 +436,7 @@ mod tests {
             (LockOutcome::Malformed, false),
             (LockOutcome::Credential, false),
             (LockOutcome::TermsNotSigned, false),
+            (LockOutcome::AccessDenied, false),
             (LockOutcome::Unavailable, false),
             (LockOutcome::Unknown, true),
             (LockOutcome::Unexpected, true),

@@ -49,14 +49,16 @@ CREATE INDEX devices_by_lock ON devices (organisation, lock_state, serial) WHERE
 CREATE INDEX devices_by_status_due ON devices (organisation, status_due_at);
 
 CREATE TABLE lock_statuses (
-  organisation TEXT NOT NULL REFERENCES organisations (id),
-  id           TEXT NOT NULL,
-  serial       TEXT NOT NULL,
-  is_locked    INTEGER,
-  lock_type    TEXT,
-  more         TEXT,
-  first_at     INTEGER NOT NULL,
-  last_at      INTEGER NOT NULL,
+  organisation  TEXT NOT NULL REFERENCES organisations (id),
+  id            TEXT NOT NULL,
+  serial        TEXT NOT NULL,
+  is_locked     INTEGER,
+  lock_type     TEXT,
+  more          TEXT,
+  first_at      INTEGER NOT NULL,
+  last_at       INTEGER NOT NULL,
+  believed_from INTEGER,
+  believed_at   INTEGER,
   PRIMARY KEY (organisation, id)
 ) STRICT, WITHOUT ROWID;
 

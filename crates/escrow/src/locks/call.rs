@@ -16,11 +16,12 @@ use super::plan::{self, Decision};
 use super::standing::{self, refresh};
 use super::{Details, Locks, code_to_reuse};
 use crate::db::{Row, Tx, params};
+use crate::operations::overlap::{self, Overlapped};
 use crate::operations::{self, Hold, Lease, PACE, WorkSettings, worker};
 use crate::pace::{self, Pace};
 use crate::permit::OrganisationId;
 use crate::server_tokens::{self, Problem};
-use crate::{Error, Escrow, Result, audit, codes};
+use crate::{Error, Escrow, Result, audit, codes, lock_statuses};
 
 /// At most this much of a diagnostic is kept, in characters.
 const DIAGNOSTIC: usize = 2_000;
@@ -456,6 +457,7 @@ async fn note_problem(
     let problem = match outcome {
         LockOutcome::Credential => Some(Problem::Refused),
         LockOutcome::TermsNotSigned => Some(Problem::TermsNotSigned),
+        LockOutcome::AccessDenied => Some(Problem::AccessDenied),
         LockOutcome::Locked
         | LockOutcome::AlreadyLocked
         | LockOutcome::NotAccessible
@@ -510,7 +512,15 @@ async fn late(
     .await?;
     audit_answer(tx, escrow, ticket, row, "lock.late_answer", outcome, answer).await?;
     if recorded.is_none() {
-        mark_overlap(tx, escrow, ticket, row).await?;
+        let this = Overlapped {
+            organisation: &ticket.organisation,
+            operation: &ticket.operation,
+            call: &ticket.call,
+            serial: &row.serial,
+            began_at: row.began_at,
+            action: "lock.double_sent",
+        };
+        overlap::mark(tx, escrow, &this).await?;
     }
     refresh(tx, &ticket.organisation, &row.serial).await?;
     let decision = plan::decide(tx, &ticket.organisation, &ticket.operation)
@@ -544,46 +554,12 @@ async fn late(
             .detail("before", before.as_str())
             .result(StateName::Locked.as_str());
         audit::record(tx, escrow, entry).await?;
+        lock_statuses::expect_locked(tx, &ticket.organisation, &row.serial).await?;
         return Ok(Finished::Late {
             state: StateName::Locked,
         });
     }
     Ok(Finished::Late { state: before })
-}
-
-/// Marks the lock where another call for the same device began while this one was still under way.
-async fn mark_overlap(
-    tx: &mut Tx<'_>,
-    escrow: &Escrow,
-    ticket: &Ticket,
-    row: &CallRow,
-) -> Result<()> {
-    let since = || params![row.serial.as_str(), row.began_at, ticket.call.as_str()];
-    let mut other = tx
-        .fetch_optional(
-            "SELECT id FROM lock_calls WHERE serial = $1 AND began_at >= $2 AND id <> $3 LIMIT 1",
-            since(),
-        )
-        .await?;
-    if other.is_none() {
-        other = tx
-            .fetch_optional(
-                "SELECT id FROM attempts WHERE serial = $1 AND began_at >= $2 AND id <> $3 LIMIT 1",
-                since(),
-            )
-            .await?;
-    }
-    let Some(other) = other else { return Ok(()) };
-    tx.execute(
-        "UPDATE operations SET double_sent = 1, version = version + 1 WHERE organisation = $1 AND id = $2",
-        params![ticket.organisation.as_str(), ticket.operation.as_str()],
-    )
-    .await?;
-    let entry = audit::Entry::by(&worker(), &ticket.organisation, "lock.double_sent")
-        .subject(row.serial.as_str())
-        .detail("call", ticket.call.as_str())
-        .detail("other", other.get::<String>("id")?);
-    audit::record(tx, escrow, entry).await
 }
 
 async fn audit_answer(

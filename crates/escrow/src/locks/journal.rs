@@ -22,6 +22,8 @@ use crate::{Escrow, Result};
 const FILE: &str = "lock-journal";
 /// The version of a line's shape.
 const VERSION: &str = "1";
+/// What a line ends with that a crash cut off. No call followed it.
+const CUT_OFF: char = '~';
 /// The kind of cell.
 const CELL: &str = "lock journal";
 
@@ -133,7 +135,7 @@ impl LockJournal {
         Ok(lines
             .into_iter()
             .enumerate()
-            .filter(|(_, line)| !line.is_empty())
+            .filter(|(_, line)| !line.is_empty() && !line.ends_with(CUT_OFF))
             .map(|(index, line)| match open_line(escrow, line) {
                 Some(record) => Line::Record(record),
                 None => Line::Unreadable {
@@ -164,17 +166,17 @@ fn open_line(escrow: &Escrow, line: &str) -> Option<Record> {
     })
 }
 
-/// Opens the file for adding to; made, with its name in the folder on disk, where it is not there. A line that was cut off is
-/// closed, so that the next one stands by itself.
+/// Opens the file for adding to; made where it is not there, and its name in the folder on disk. A line that was cut off is
+/// closed and marked, so that the next one stands by itself.
 fn begin(path: &Path) -> io::Result<File> {
-    let is_new = !path.exists();
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
         .mode(0o600)
         .open(path)?;
-    if is_new && let Some(folder) = path.parent() {
+    // Also where it was there already: a crash may have come between the file and its name.
+    if let Some(folder) = path.parent() {
         File::open(folder)?.sync_all()?;
     }
     if file.seek(SeekFrom::End(0))? > 0 {
@@ -182,7 +184,7 @@ fn begin(path: &Path) -> io::Result<File> {
         let mut last = [0];
         file.read_exact(&mut last)?;
         if last != *b"\n" {
-            file.write_all(b"\n")?;
+            writeln!(file, "{CUT_OFF}")?;
         }
     }
     Ok(file)

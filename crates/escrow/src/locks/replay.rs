@@ -2,15 +2,13 @@
 //! was rolled back or copied, and nothing fires by itself (R21).
 
 use activation_lock::codes::CodeText;
-use activation_lock::time::Timestamp;
-use uuid::Uuid;
 
 use super::Locks;
 use super::journal::{Line, Record};
 use super::standing::refresh;
 use crate::db::{Tx, params};
 use crate::operations::worker;
-use crate::{Escrow, Result, audit, codes};
+use crate::{Escrow, Result, audit, codes, organisations};
 
 /// What reading the journal gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +46,7 @@ impl Locks<'_> {
     /// When the journal cannot be read, or the database fails.
     pub async fn replay(&self) -> Result<Replayed> {
         let mut replayed = Replayed::default();
+        let mut held = None;
         for line in self.0.lock_journal().read(self.0)? {
             let record = match line {
                 Line::Record(record) => std::sync::Arc::new(record),
@@ -61,6 +60,10 @@ impl Locks<'_> {
                     continue;
                 }
             };
+            if held.is_none() && self.is_forgotten(record.clone()).await? {
+                // First, so that a start which ends here is found out by the next one.
+                held = Some(self.0.operations().hold_after_restore().await?);
+            }
             let escrow = self.0.clone();
             let put = self
                 .0
@@ -75,8 +78,7 @@ impl Locks<'_> {
                 Put::Unplaced => replayed.unplaced += 1,
             }
         }
-        if replayed.restored > 0 {
-            let held = self.0.operations().hold_after_restore().await?;
+        if let Some(held) = held {
             tracing::warn!(
                 calls = replayed.restored,
                 held,
@@ -84,6 +86,20 @@ impl Locks<'_> {
             );
         }
         Ok(replayed)
+    }
+
+    /// Whether the database does not know a call, and has the organisation that it belongs to.
+    async fn is_forgotten(&self, record: std::sync::Arc<Record>) -> Result<bool> {
+        self.0
+            .db
+            .read(async move |tx| {
+                let known = is_known(tx, &record).await?;
+                Ok(!known
+                    && organisations::by_id(tx, &record.organisation)
+                        .await?
+                        .is_some())
+            })
+            .await
     }
 
     /// How the journal stands beside the database.
@@ -124,12 +140,7 @@ async fn put(tx: &mut Tx<'_>, escrow: &Escrow, record: &Record) -> Result<Put> {
     if is_known(tx, record).await? {
         return Ok(Put::Known);
     }
-    let organisation = tx
-        .fetch_optional(
-            "SELECT id FROM organisations WHERE id = $1",
-            params![record.organisation.as_str()],
-        )
-        .await?;
+    let organisation = organisations::by_id(tx, &record.organisation).await?;
     let text = CodeText::new(record.code.as_str().to_owned());
     let (Some(_), Some(text)) = (organisation, text) else {
         return Ok(Put::Unplaced);
@@ -143,7 +154,8 @@ async fn put(tx: &mut Tx<'_>, escrow: &Escrow, record: &Record) -> Result<Put> {
         )
         .await?;
     let operation = operation.map(|_| record.operation.as_str());
-    let began_at = made_at(&record.call).unwrap_or(tx.now());
+    // The identifier was made in the transaction in which the call began.
+    let began_at = audit::moment_of(&record.call).unwrap_or(tx.now());
     tx.execute(
         "INSERT INTO lock_calls (organisation, id, operation, serial, position, code, credential, recipient, lease_number, \
          began_at, lost_at, diagnostic) SELECT $1, $2, $3, $4, 1 + (SELECT COUNT(*) FROM lock_calls \
@@ -173,11 +185,4 @@ async fn put(tx: &mut Tx<'_>, escrow: &Escrow, record: &Record) -> Result<Put> {
         .detail("code", code.0.as_str());
     audit::record(tx, escrow, entry).await?;
     Ok(Put::Restored)
-}
-
-/// When an identifier of ours was made: the call began in the same transaction.
-fn made_at(id: &str) -> Option<Timestamp> {
-    let (seconds, nanos) = Uuid::parse_str(id).ok()?.get_timestamp()?.to_unix();
-    let millis = i64::try_from(seconds).ok()?.checked_mul(1_000)?;
-    Some(Timestamp(millis.checked_add(i64::from(nanos / 1_000_000))?))
 }

@@ -125,7 +125,7 @@ pub(crate) async fn stands(
     let mut events = Vec::new();
     let calls = tx
         .fetch_all(
-            "SELECT code, began_at, ended_at, lost_at, outcome, retry_after, late_at FROM lock_calls \
+            "SELECT code, began_at, ended_at, lost_at, outcome, retry_after, late_outcome, late_at FROM lock_calls \
              WHERE organisation = $1 AND serial = $2 ORDER BY id",
             device(),
         )
@@ -134,17 +134,20 @@ pub(crate) async fn stands(
         let result = result(row)?;
         let began_at: Timestamp = row.get("began_at")?;
         let ended_at: Option<Timestamp> = row.get("ended_at")?;
+        let late = late(row)?;
         events.push(Event {
             at: match result {
-                CallResult::Ended { .. } => ended_at.unwrap_or(began_at),
-                CallResult::InFlight | CallResult::Lost => began_at,
+                CallResult::Ended { .. } if late.is_none() => ended_at.unwrap_or(began_at),
+                _ => began_at,
             },
+            late,
             what: What::Called(CodeId(row.get("code")?), result),
         });
     }
     let turned_off = tx
         .fetch_all(
-            "SELECT attempts.code_kind, COALESCE(attempts.late_at, attempts.ended_at, attempts.began_at) AS at FROM operations JOIN attempts \
+            "SELECT attempts.code, attempts.code_kind, attempts.began_at, attempts.ended_at, attempts.outcome, \
+             attempts.late_outcome, attempts.late_at FROM operations JOIN attempts \
              ON attempts.organisation = operations.organisation AND attempts.operation = operations.id \
              WHERE operations.organisation = $1 AND operations.serial = $2 AND attempts.outcome = 'unlocked'",
             device(),
@@ -152,15 +155,33 @@ pub(crate) async fn stands(
         .await?;
     for row in &turned_off {
         let kind: String = row.get("code_kind")?;
+        let began_at: Timestamp = row.get("began_at")?;
+        let ended_at: Option<Timestamp> = row.get("ended_at")?;
+        let late = late(row)?;
         events.push(Event {
-            at: row.get("at")?,
+            at: match late {
+                None => ended_at.unwrap_or(began_at),
+                Some(_) => began_at,
+            },
+            late,
             what: What::TurnedOff {
+                code: CodeId(row.get("code")?),
                 by_server_code: kind == "server",
             },
         });
     }
     events.extend(lock_statuses::events(tx, organisation, serial).await?);
     Ok(activation_lock::lock::standing(events))
+}
+
+/// When the answer came that an outcome rests on, where nobody waited for it any more.
+fn late(row: &Row) -> Result<Option<Timestamp>> {
+    let (outcome, late): (Option<String>, Option<String>) =
+        (row.get("outcome")?, row.get("late_outcome")?);
+    match outcome.is_some() && outcome == late {
+        true => row.get("late_at"),
+        false => Ok(None),
+    }
 }
 
 /// Works out anew how our lock on a device stands, and keeps it beside the device and its codes.

@@ -9,6 +9,7 @@ use activation_lock::time::Timestamp;
 use activation_lock::unlock::{AttemptResult, End, Outcome, Step, late_outcome, late_state};
 
 use super::lease::{self, Hold, Lease, WorkSettings};
+use super::overlap::{self, Overlapped};
 use super::plan::{self, AttemptRow, Decision};
 use super::{Details, Operation, Operations, state};
 use crate::db::{Tx, params};
@@ -457,7 +458,15 @@ async fn late(
     )
     .await?;
     if recorded.is_none() {
-        mark_overlap(tx, escrow, ticket, row).await?;
+        let this = Overlapped {
+            organisation: &ticket.organisation,
+            operation: &ticket.operation,
+            call: &ticket.attempt,
+            serial: &row.attempt.tried.identity.serial,
+            began_at: row.attempt.began_at,
+            action: "unlock.double_sent",
+        };
+        overlap::mark(tx, escrow, &this).await?;
     }
 
     let decision = plan::decide(tx, &ticket.organisation, &ticket.operation)
@@ -509,58 +518,8 @@ async fn raise(
     audit::record(tx, escrow, entry).await?;
     codes::mark_used(tx, organisation, &row.view.code).await?;
     locks::refresh(tx, organisation, serial).await?;
+    lock_statuses::expect_not_locked(tx, organisation, serial).await?;
     state::ask_again(tx, escrow, decision).await
-}
-
-/// Finds a call for the same device that began while this one was still under way.
-async fn mark_overlap(
-    tx: &mut Tx<'_>,
-    escrow: &Escrow,
-    ticket: &Ticket,
-    row: &AttemptRow,
-) -> Result<()> {
-    let serial = row.attempt.tried.identity.serial.as_str();
-    let other = tx
-        .fetch_optional(
-            "SELECT organisation, id, operation FROM attempts WHERE serial = $1 AND began_at >= $2 AND id <> $3 \
-             ORDER BY began_at LIMIT 1",
-            params![serial, row.attempt.began_at, ticket.attempt.as_str()],
-        )
-        .await?;
-    let Some(other) = other else { return Ok(()) };
-    let organisation: String = other.get("organisation")?;
-    let (attempt, operation): (String, String) = (other.get("id")?, other.get("operation")?);
-    let pairs = [
-        (
-            ticket.organisation.as_str(),
-            ticket.attempt.as_str(),
-            ticket.operation.as_str(),
-            attempt.as_str(),
-        ),
-        (
-            organisation.as_str(),
-            attempt.as_str(),
-            operation.as_str(),
-            ticket.attempt.as_str(),
-        ),
-    ];
-    for (organisation, attempt, operation, overlapped) in pairs {
-        tx.execute(
-            "UPDATE attempts SET overlaps = $3 WHERE organisation = $1 AND id = $2",
-            params![organisation, attempt, overlapped],
-        )
-        .await?;
-        tx.execute(
-            "UPDATE operations SET double_sent = 1, version = version + 1 WHERE organisation = $1 AND id = $2",
-            params![organisation, operation],
-        )
-        .await?;
-    }
-    let entry = audit::Entry::by(&state::worker(), &ticket.organisation, "unlock.double_sent")
-        .subject(serial)
-        .detail("attempt", ticket.attempt.as_str())
-        .detail("other", attempt.as_str());
-    audit::record(tx, escrow, entry).await
 }
 
 async fn audit_answer(

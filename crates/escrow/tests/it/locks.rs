@@ -28,6 +28,7 @@ use crate::audit_trail::audit_texts;
 use crate::support::{CODE_A, CODE_B, Vault};
 
 mod journal;
+mod late;
 mod listing;
 mod standing;
 mod statuses;
@@ -358,6 +359,7 @@ async fn t5_each_answer_leaves_its_own_state_and_keeps_the_code() {
         (O::Malformed, StateName::NeedsReview, OurLock::None),
         (O::Credential, StateName::Waiting, OurLock::None),
         (O::TermsNotSigned, StateName::Waiting, OurLock::None),
+        (O::AccessDenied, StateName::Waiting, OurLock::None),
         (O::Unavailable, StateName::Waiting, OurLock::None),
         (O::Unknown, StateName::Waiting, OurLock::Unknown),
         (O::Unexpected, StateName::NeedsReview, OurLock::Unknown),

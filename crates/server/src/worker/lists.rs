@@ -86,7 +86,7 @@ async fn read(app: &App, shutdown: &Shutdown, job: Job) -> escrow::Result<()> {
         }
     };
     if job.reading == Reading::New || token.server_uuid.is_none() {
-        match service.account(app.now()).await {
+        match service.account(app.machine_now()).await {
             Ok(account) => {
                 let (uuid, name, org) = (
                     account.server_uuid.as_deref(),
@@ -156,8 +156,10 @@ async fn ask(
     cursor: Option<&str>,
 ) -> Result<DevicePage, DepError> {
     match (reading, cursor) {
-        (Reading::Changes, Some(cursor)) => service.sync_devices(cursor, PAGE, app.now()).await,
-        _ => service.fetch_devices(cursor, PAGE, app.now()).await,
+        (Reading::Changes, Some(cursor)) => {
+            service.sync_devices(cursor, PAGE, app.machine_now()).await
+        }
+        _ => service.fetch_devices(cursor, PAGE, app.machine_now()).await,
     }
 }
 
@@ -227,7 +229,7 @@ async fn read_org_devices(
     let mut cursor = account.cursor.clone();
     while !shutdown.is_requested() {
         let page = service
-            .org_devices(cursor.as_deref(), usize::from(PAGE), app.now())
+            .org_devices(cursor.as_deref(), usize::from(PAGE), app.machine_now())
             .await;
         let page = match page {
             Ok(page) => page,

@@ -140,12 +140,16 @@ async fn call(queue: &Queue, organisation: &OrganisationId, begun: &Begun) -> Ca
         Some(Err(error)) => return Called::not_made(LockOutcome::Malformed, &error.to_string()),
     };
     // The last thing before it leaves (R16).
-    let now = queue.app.now();
-    if now > begun.latest_start {
+    if queue.app.now() > begun.latest_start {
         return Called::not_made(outcome(&Response::NotSent), TOO_LATE);
     }
     let answer = service
-        .activate_lock(&begun.serial, &begun.escrow_key, message.as_ref(), now)
+        .activate_lock(
+            &begun.serial,
+            &begun.escrow_key,
+            message.as_ref(),
+            queue.app.machine_now(),
+        )
         .await;
     Called {
         outcome: answer.outcome,

@@ -104,7 +104,7 @@ async fn asked(app: &App, organisation: &OrganisationId, serial: &SerialNumber) 
             return (Reading::Problem(word), false);
         }
     };
-    let answer = service.lock_status(serial, app.now()).await;
+    let answer = service.lock_status(serial, app.machine_now()).await;
     app.metrics.status(match &answer {
         Ok(StatusAnswer::Known { .. }) => "known",
         Ok(StatusAnswer::NotManaged) => "not_managed",

@@ -204,7 +204,7 @@ async fn t6_terms_and_denied_access_are_told_to_people_without_a_loop() {
             let answer = lock(&service).await;
             assert_eq!(
                 (answer.outcome, answer.status),
-                (LockOutcome::Credential, Some(403))
+                (LockOutcome::AccessDenied, Some(403))
             );
             assert_eq!(organisation.calls(SESSION) - before, usize::from(!begun));
             let error = service.account(now()).await.unwrap_err();

@@ -1,9 +1,14 @@
 //! What leaves: exactly what is documented, and with it what the service insists on.
 
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+
 use activation_lock::lock::{LockOutcome, ResponseStatus};
 use activation_lock::unlock::Outcome;
 use sim::dep::DepFault;
 use sim::{LockKind, fingerprint};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::support::{OTHER_CODE, service, unlock};
@@ -97,6 +102,62 @@ async fn t7_a_call_that_broke_off_before_anything_happened_is_unknown_too() {
     assert_eq!(answer.outcome, LockOutcome::Unknown);
     assert!(answer.may_have_reached_apple);
     assert_eq!(organisation.apple.lock_state(SERIAL), None);
+}
+
+/// A wire to the service that carries the next bytes to it, once it is told to, with something behind them that is not TLS: the
+/// service answers with an alert.
+async fn wire(to: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let spoil = Arc::new(AtomicBool::new(false));
+    let told = spoil.clone();
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let server = TcpStream::connect(to).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { copy(&mut from_server, &mut to_client).await });
+            let told = told.clone();
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 65_536];
+                while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
+                    let mut carried = bytes[..read].to_vec();
+                    if told.load(Ordering::SeqCst) {
+                        carried.extend([23, 3, 3, 0, 32]);
+                        carried.extend([7; 32]);
+                    }
+                    if to_server.write_all(&carried).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, spoil)
+}
+
+#[tokio::test]
+async fn r4_an_alert_in_the_place_of_an_answer_leaves_the_lock_unknown() {
+    let organisation = Organisation::new().await;
+    let url = organisation.dep.url();
+    let (address, spoil) = wire(url.trim_start_matches("https://").parse().unwrap()).await;
+    let settings = DepSettings {
+        origin: format!("https://{address}").parse().unwrap(),
+        ..organisation.settings()
+    };
+    let service = DepService::new(&settings, read(&organisation.token), counting()).unwrap();
+    service.account(now()).await.unwrap();
+    spoil.store(true, Ordering::SeqCst);
+    let answer = lock(&service).await;
+    assert_eq!(
+        (answer.outcome, answer.status),
+        (LockOutcome::Unknown, None),
+        "{}",
+        answer.diagnostic
+    );
+    assert!(answer.diagnostic.contains("alert"), "{}", answer.diagnostic);
+    assert!(answer.may_have_reached_apple);
 }
 
 #[tokio::test]

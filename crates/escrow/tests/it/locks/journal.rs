@@ -180,7 +180,7 @@ async fn r4_a_line_cut_off_by_a_crash_spoils_no_other() {
         .reopen(|folder| copy_database(copy.path(), folder))
         .await;
     let state = desk.escrow.locks().journal().await.unwrap();
-    assert_eq!((state.calls, state.missing, state.unreadable), (2, 0, 1));
+    assert_eq!((state.calls, state.missing, state.unreadable), (2, 0, 0));
     assert!(hash_of(&desk.server_codes().await[0].0) == first);
     let other = desk.reveal("C02XL0GTJGH6").await;
     assert!(hash_of(other[0].text.expose()) == second.escrow_key);
@@ -206,4 +206,56 @@ async fn r4_a_call_of_an_organisation_that_is_not_there_stays_in_the_journal() {
         (1, 0, 1),
         "a line moved to another organisation does not open"
     );
+}
+
+#[tokio::test]
+async fn r21_a_start_after_a_rollback_that_ends_early_is_found_out_by_the_next() {
+    let mut desk = Desk::new().await;
+    let other = "C02XL0GTJGH6";
+    desk.know(other).await;
+    let waiting = desk.lock(other).await;
+    let copy = tempfile::TempDir::new().unwrap();
+    desk.vault
+        .reopen(|folder| copy_database(folder, copy.path()))
+        .await;
+    desk.cancel(&waiting).await;
+    desk.lock_answered(LockOutcome::Locked).await;
+    desk.vault.escrow.close().await;
+    let folder = desk.path().to_owned();
+    copy_database(copy.path(), &folder);
+    // The first start fails at one step after the other; whatever it had done by then, the last one holds what waits.
+    let mut seed = 5;
+    for table in ["operations", "codes", "lock_calls", "audit"] {
+        let trigger = format!(
+            "CREATE TRIGGER full_update BEFORE UPDATE ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END; \
+             CREATE TRIGGER full_insert BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
+        );
+        sql(&folder, &trigger).await;
+        seed += 1;
+        let failed = crate::support::open(&folder, &desk.clock, seed).await;
+        assert!(failed.is_err(), "{table}");
+        sql(
+            &folder,
+            "DROP TRIGGER full_update; DROP TRIGGER full_insert",
+        )
+        .await;
+    }
+    desk.vault.escrow = crate::support::open(&folder, &desk.clock, seed + 1)
+        .await
+        .unwrap();
+    let view = desk.view(&waiting).await;
+    assert_eq!(view.state, StateName::NeedsReview);
+    assert_eq!(view.details.review, Some(ReviewReason::Restored));
+    assert_eq!(desk.server_codes().await.len(), 1);
+}
+
+async fn sql(folder: &Path, text: &str) {
+    use sqlx::{ConnectOptions as _, Connection as _};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join(DATABASE[0]));
+    let mut connection = options.connect().await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
 }

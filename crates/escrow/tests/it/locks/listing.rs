@@ -291,3 +291,29 @@ async fn a_cursor_survives_a_restart_and_a_list_that_failed_is_read_again_at_its
     let (_, next) = desk.escrow.listing().due(every).await.unwrap();
     assert_eq!(next, Some(later));
 }
+
+#[tokio::test]
+async fn t28_that_the_organisation_still_has_a_device_does_not_bring_it_back_to_our_server() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    desk.listed_whole(&[SERIAL]).await;
+    let gone = page(vec![Line::NamesNoMore(serial(SERIAL))], false);
+    desk.take(Reading::Changes, gone).await;
+    let account = desk.escrow.business_apis().all().await.unwrap().remove(0);
+    let device = OrgDevice {
+        serial: serial(SERIAL),
+        product_type: None,
+        model: None,
+        imei: Vec::new(),
+        meid: Vec::new(),
+    };
+    desk.escrow
+        .listing()
+        .fill(&account, vec![device], None)
+        .await
+        .unwrap();
+    assert_eq!(
+        desk.device(SERIAL).await.summary.suspect.as_deref(),
+        Some("unlisted")
+    );
+}

@@ -132,3 +132,97 @@ async fn without_an_account_nothing_is_due() {
     let (due, next) = desk.escrow.lock_statuses().due(10).await.unwrap();
     assert_eq!((due.len(), next), (0, Some(later)));
 }
+
+#[tokio::test]
+async fn r20_a_status_that_may_be_late_takes_away_no_lock_while_another_is_waited_for() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    let (_, hash) = desk.lock_answered(LockOutcome::Locked).await;
+    desk.clock.advance(Duration::from_secs(60));
+    desk.apple_says(false, LockType::None).await;
+    desk.clock.advance(Duration::from_secs(10 * 60));
+    desk.apple_says(false, LockType::None).await;
+    assert!(
+        desk.status().await.expected.is_some(),
+        "it is put down to its being late"
+    );
+    assert_eq!(
+        desk.standing().await,
+        (OurLock::Confirmed, Evidence::Success)
+    );
+    let (_, next) = desk.lock_answered(LockOutcome::AlreadyLocked).await;
+    assert!(next == hash);
+    assert_eq!(desk.standing().await.0, OurLock::Confirmed);
+}
+
+#[tokio::test]
+async fn r4_a_lock_without_an_answer_keeps_its_code_also_once_apple_says_that_none_is_on() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    let (id, hash) = desk.lock_answered(LockOutcome::Unknown).await;
+    desk.cancel(&id).await;
+    desk.clock.advance(Duration::from_secs(11 * 60));
+    desk.apple_says(false, LockType::None).await;
+    desk.clock.advance(StatusSettings::default().settles_in);
+    desk.apple_says(false, LockType::None).await;
+    assert_eq!(desk.standing().await.0, OurLock::None);
+    let (_, next) = desk.lock_answered(LockOutcome::AlreadyLocked).await;
+    assert!(next == hash, "the next request uses it again");
+    assert_eq!(
+        desk.standing().await.0,
+        OurLock::Unknown,
+        "it may be that lock"
+    );
+    assert_eq!(desk.server_codes().await.len(), 1);
+}
+
+#[tokio::test]
+async fn r12_none_a_minute_after_our_own_lock_ends_no_unlock() {
+    let desk = Desk::new().await;
+    desk.certificate().await;
+    desk.account().await;
+    desk.lock_answered(LockOutcome::Locked).await;
+    desk.clock.advance(Duration::from_secs(60));
+    let permit: Permit<Unlock> = desk.permit(SERIAL).await;
+    let new = NewUnlock {
+        serial: serial(SERIAL),
+        reason: "returned".to_owned(),
+        requester: "desk@example.org".to_owned(),
+        insists: false,
+        urgent: false,
+        idempotency: None,
+    };
+    let operations = desk.escrow.operations();
+    operations.enqueue(&permit, new).await.unwrap();
+    let mut lease = desk.claim().await;
+    let next = operations.advance(&mut lease, &settings()).await.unwrap();
+    assert!(matches!(next, operations::Advance::AskStatus));
+    let none = StatusReading::Said {
+        status: AppleStatus {
+            is_locked: Some(false),
+            lock_type: Some(LockType::None),
+        },
+        more: None,
+    };
+    let waits = StatusSettings::default();
+    operations.status_read(&lease, none, waits).await.unwrap();
+    let next = operations.advance(&mut lease, &settings()).await.unwrap();
+    assert!(
+        matches!(next, operations::Advance::Call(_)),
+        "it is locked, and its code is held: what Apple says may be of the time before"
+    );
+}
+
+#[tokio::test]
+async fn a_wait_that_ends_without_an_answer_is_no_disagreement() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    desk.lock_answered(LockOutcome::Locked).await;
+    desk.clock.advance(Duration::from_secs(60));
+    desk.read(StatusReading::Problem("unavailable")).await;
+    desk.clock.advance(StatusSettings::default().settles_in);
+    desk.read(StatusReading::Problem("unavailable")).await;
+    assert_eq!(desk.status().await.expected, None);
+    let rows = audit_texts(&desk).await;
+    assert!(!rows.iter().any(|row| row.contains("disagrees")));
+}

@@ -132,3 +132,69 @@ async fn r5_the_list_of_another_server_is_read_whole() {
         .unwrap();
     assert!(!desk.reads_changes().await);
 }
+
+#[tokio::test]
+async fn a_lock_goes_on_with_the_token_that_was_imported_in_the_place_of_its_own() {
+    let desk = Desk::new().await;
+    let mut wish = desk.wish(SERIAL);
+    wish.server_token = Some("main".to_owned());
+    let Enqueued::New(lock) = desk.ask(wish).await else {
+        panic!("it is new")
+    };
+    put_token(&desk, "other").await;
+    let permit = desk.permit("tokens").await;
+    let tokens = desk.escrow.server_tokens();
+    tokens.remove(&permit, "other").await.unwrap();
+    tokens.remove(&permit, "main").await.unwrap();
+    desk.clock.advance(Duration::from_secs(1));
+    let mut lease = desk.claim().await;
+    assert!(matches!(
+        desk.advance(&mut lease).await,
+        Advance::Parked(StateName::Waiting)
+    ));
+    assert_eq!(
+        desk.view(&lock.id).await.details.waits_for,
+        Some(WaitReason::NoCredential)
+    );
+    put_token(&desk, "other").await;
+    let again = put_token(&desk, "main").await;
+    desk.clock.advance(Duration::from_secs(1));
+    let begun = desk.begin().await;
+    assert_eq!(begun.via.server_token, again.id, "by its name");
+}
+
+#[tokio::test]
+async fn r20_a_list_is_read_whole_with_every_new_token_for_it_may_be_of_another_server() {
+    let desk = Desk::new().await;
+    desk.listed_whole(&[SERIAL]).await;
+    assert!(desk.reads_changes().await);
+    put_token(&desk, "main").await;
+    let (due, _) = desk.escrow.listing().due(DAY).await.unwrap();
+    assert_eq!(due.len(), 1, "at once");
+    assert_eq!(
+        (due[0].reading, due[0].cursor.clone()),
+        (escrow::listing::Reading::New, None)
+    );
+}
+
+#[tokio::test]
+async fn t6_access_denied_is_shown_as_such() {
+    let desk = Desk::new().await;
+    let (id, _) = desk.lock_answered(LockOutcome::AccessDenied).await;
+    assert_eq!(
+        desk.view(&id).await.details.waits_for,
+        Some(WaitReason::AccessDenied)
+    );
+    let permit = desk.permit("tokens").await;
+    let token = desk
+        .escrow
+        .server_tokens()
+        .list(&permit)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!(
+        token.problem.map(|(problem, _)| problem),
+        Some(Problem::AccessDenied)
+    );
+}

@@ -179,7 +179,7 @@ pub(super) async fn test(
     let permit = may_connect(&app, &caller, &id).await?;
     let (ok, detail) = match app.services.business(permit.organisation()).await {
         Ok(Some((service, _))) => {
-            let found = service.test(app.now()).await;
+            let found = service.test(app.machine_now()).await;
             (found == Found::Works, found.to_string())
         }
         Ok(None) => return Err(none()),

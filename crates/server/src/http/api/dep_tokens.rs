@@ -492,7 +492,7 @@ pub(super) async fn test(
     let found = app.escrow.server_tokens().find(&organisation, &id).await?;
     let token = found.ok_or_else(unknown)?;
     let asked = match app.services.enrolment(&organisation, &token.id).await {
-        Ok((service, _)) => service.account(app.now()).await,
+        Ok((service, _)) => service.account(app.machine_now()).await,
         Err(none) => {
             return Ok(Json(Tested {
                 ok: false,

@@ -97,7 +97,8 @@ pub(super) struct Lock {
 struct Waiting {
     /// Until when at the latest.
     until: Option<Moment>,
-    /// `unavailable`, `no_answer`, `failed`, `credential`, `terms_not_signed` or `no_credential`. An open set.
+    /// `unavailable`, `no_answer`, `failed`, `credential`, `terms_not_signed`, `access_denied` or `no_credential`. An open
+    /// set.
     #[schema(value_type = String)]
     why: WaitReason,
 }
@@ -110,7 +111,8 @@ struct Call {
     /// Its place in the order of calls of this lock, from 1.
     position: u32,
     /// `locked`, `already_locked`, `not_accessible`, `org_not_supported`, `device_not_supported`, `failed`, `undescribed`,
-    /// `malformed`, `credential`, `terms_not_signed`, `unavailable`, `unknown` or `unexpected`; null while it is under way. An open
+    /// `malformed`, `credential`, `terms_not_signed`, `access_denied`, `unavailable`, `unknown` or `unexpected`; null while it is under
+    /// way. An open
     /// set.
     #[schema(value_type = Option<String>)]
     outcome: Option<LockOutcome>,

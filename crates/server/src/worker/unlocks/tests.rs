@@ -74,8 +74,9 @@ impl Bench {
         settings.apple.authorities = ExtraAuthorities::from_pem(apple.ca_pem().as_bytes()).unwrap();
         let app = App::new(AppParts {
             services: Services::new(&escrow, &random, &settings),
+            clock: escrow.clock(),
+            machine_clock: Arc::new(clock.clone()),
             escrow,
-            clock: Arc::new(clock.clone()),
             random,
             metrics: telemetry::Metrics::new(),
             mdm: connectors::Client::new(&settings.mdm_authorities, settings.mdm_timeout).unwrap(),
@@ -210,6 +211,9 @@ async fn r16_no_call_starts_later_than_the_end_of_its_lease_less_its_time_out() 
     for via in [UnlockVia::Own, UnlockVia::Delegated] {
         let bench = Bench::new(via).await;
         let (lease, begun) = bench.begun().await;
+        bench.clock.set(begun.latest_start);
+        call(&bench.queue, lease.organisation(), &begun).await;
+        assert_eq!(bench.calls(), 1, "{via:?}: in time it leaves");
         // Frozen for half a minute between the record and the call.
         bench.clock.set(Timestamp(begun.latest_start.0 + 1));
         let called = call(&bench.queue, lease.organisation(), &begun).await;
@@ -221,9 +225,6 @@ async fn r16_no_call_starts_later_than_the_end_of_its_lease_less_its_time_out() 
                 .unwrap()
                 .starts_with("nothing was sent")
         );
-        assert_eq!(bench.calls(), 0, "{via:?}");
-        bench.clock.set(begun.latest_start);
-        call(&bench.queue, lease.organisation(), &begun).await;
-        assert_eq!(bench.calls(), 1, "{via:?}: in time it leaves");
+        assert_eq!(bench.calls(), 1, "{via:?}");
     }
 }

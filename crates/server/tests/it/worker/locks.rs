@@ -191,6 +191,21 @@ async fn t6_terms_to_be_signed_are_a_persons_job_and_the_lock_goes_on_afterwards
 }
 
 #[tokio::test]
+async fn t6_denied_access_is_told_as_such_and_asked_about_by_no_loop() {
+    let stage = Stage::new().await;
+    let token = stage.server_token().await;
+    stage.assigned(&token, SERIAL).await;
+    stage.dep.set_access_denied(&token, true);
+    let asked = stage.lock(SERIAL).await;
+    waits_for(&stage, &asked.id, WaitReason::AccessDenied).await;
+    assert_eq!(problem(&stage).await, Some(Problem::AccessDenied));
+    stage.dep.set_access_denied(&token, false);
+    stage.read_list().await;
+    let lock = stage.lock_when(&asked.id, LockView::is_done).await;
+    assert_eq!(lock.state, StateName::Locked);
+}
+
+#[tokio::test]
 async fn t6_a_dead_token_waits_for_another_one() {
     let stage = Stage::new().await;
     let token = stage.server_token().await;

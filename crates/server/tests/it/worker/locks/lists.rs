@@ -48,6 +48,49 @@ async fn r20_a_first_full_list_locks_nothing_and_a_device_that_comes_later_is_lo
 }
 
 #[tokio::test]
+async fn r20_a_token_of_another_server_begins_a_list_of_its_own_and_locks_nothing() {
+    let stage = Stage::new().await;
+    lock_on_listing(&stage).await;
+    let token = stage.server_token().await;
+    stage.assigned(&token, SERIAL).await;
+    let other = stage.dep.issue_token("Another server");
+    for n in 0..5 {
+        let serial = format!("SIMOTHER{n:04}");
+        stage.known_to_apple(&serial);
+        stage.dep.assign(&other, DepDevice::new(serial, "iPad"));
+    }
+    stage.keep_token(&other).await;
+    let found = async || {
+        stage
+            .escrow()
+            .server_tokens()
+            .all()
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    stage
+        .until("the list of the other server", async || {
+            stage.find("SIMOTHER0004").await.is_some() && found().await.whole_at.is_some()
+        })
+        .await;
+    let kept = found().await;
+    assert_eq!(kept.server_name.as_deref(), Some("Another server"));
+    let queue = stage
+        .escrow()
+        .operations()
+        .queue(escrow::operations::Kind::Lock)
+        .await
+        .unwrap();
+    assert_eq!(queue.live, 0, "nothing of it is newly listed");
+    let gone = stage.view(SERIAL).await.listings;
+    assert!(
+        gone.iter().all(|one| one.gone_at.is_some()),
+        "it is on this list no more"
+    );
+}
+
+#[tokio::test]
 async fn t28_a_device_taken_from_the_list_keeps_its_codes_and_an_expired_cursor_begins_anew() {
     let stage = Stage::new().await;
     let token = stage.server_token().await;
