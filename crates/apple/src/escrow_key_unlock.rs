@@ -4,19 +4,21 @@
 //! whether a byte of the request may have left. The request is exact (R18): what names the device stands in the query, only
 //! where known and escaped once; who asks and the code stand in the body.
 
-use std::error::Error as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use activation_lock::device::DeviceIdentity;
 use activation_lock::time::Timestamp;
 use activation_lock::unlock::{Outcome, Response, outcome};
 use form_urlencoded::Serializer;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 use zeroize::Zeroizing;
 
 use crate::push_certificate::{ExpiryLevel, PushCertificate};
 use crate::redaction;
-use crate::transport::{self, ExtraAuthorities, Origin, Timeouts, TransportError, bounded_body};
+use crate::transport::{
+    self, ExtraAuthorities, Origin, Timeouts, TransportError, bounded_body, is_refusal,
+    retry_after, tls_error, words,
+};
 use crate::unverified::{BODY_LIMIT, UNLOCK_ORIGIN, UNLOCK_PATH};
 
 /// Where and how Apple is called.
@@ -270,19 +272,6 @@ async fn answered(
     }
 }
 
-/// `Retry-After`: seconds, or a moment (contract sheet 2.27). A moment that has passed is no wait at all.
-#[must_use]
-pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at = Timestamp(i64::try_from(at.as_millis()).unwrap_or(i64::MAX));
-    Some(at.since(now))
-}
-
 /// How a call that got no answer ended, for whoever makes such calls by another way (R19). `secrets` are taken out of the
 /// words.
 #[must_use]
@@ -302,61 +291,8 @@ pub fn failed(error: &reqwest::Error, secrets: &[&str]) -> Answer {
     }
 }
 
-/// Whether TLS says that the other side does not accept us: any alert of it, or that our certificate is of no kind it takes
-/// (R13). That we do not accept the other side is not one.
-pub(crate) fn is_refusal(error: &rustls::Error) -> bool {
-    matches!(
-        error,
-        rustls::Error::AlertReceived(_)
-            | rustls::Error::PeerIncompatible(
-                rustls::PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon
-            )
-    )
-}
-
-/// The TLS error at the bottom of a failure. An I/O error keeps what caused it inside itself and names only the cause of
-/// that as its source, so both ways are walked.
-pub(crate) fn tls_error<'e>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> Option<&'e rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(tls);
-        }
-        next = match error.downcast_ref::<std::io::Error>() {
-            Some(io) => io.get_ref().map(|inner| inner as _),
-            None => error.source(),
-        };
-    }
-    None
-}
-
-/// The failure and its causes in one line. The URL, which would only repeat the device, is left out.
-pub(crate) fn words(error: &reqwest::Error) -> String {
-    let mut words = String::new();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let said = error.to_string();
-        if !words.ends_with(&said) {
-            if !words.is_empty() {
-                words.push_str(": ");
-            }
-            words.push_str(&said);
-        }
-        next = error.source();
-    }
-    match words.is_empty() {
-        true if error.is_timeout() => "the time ran out".to_owned(),
-        true => "the call failed".to_owned(),
-        false => words,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
-
     use super::*;
 
     fn identity(product_type: &str) -> DeviceIdentity {
@@ -367,12 +303,6 @@ mod tests {
             imei2: None,
             meid: None,
         }
-    }
-
-    fn wait(value: &'static str, now: i64) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
-        retry_after(&headers, Timestamp(now))
     }
 
     #[test]
@@ -411,27 +341,6 @@ mod tests {
         assert_eq!(refused("o", "", "c"), Some(IncompleteRequest::Guid));
         assert_eq!(refused("o", "g", "\n"), Some(IncompleteRequest::Code));
         assert_eq!(refused("o", "g", "c"), None);
-    }
-
-    #[test]
-    fn r13_retry_after_is_seconds_or_a_moment() {
-        let epoch_plus_a_minute = 784_111_777_000 - 60_000;
-        assert_eq!(wait("120", 0), Some(Duration::from_secs(120)));
-        assert_eq!(
-            wait("Sun, 06 Nov 1994 08:49:37 GMT", epoch_plus_a_minute),
-            Some(Duration::from_secs(60))
-        );
-        assert_eq!(
-            wait("Sun, 06 Nov 1994 08:49:37 GMT", 800_000_000_000),
-            Some(Duration::ZERO)
-        );
-        assert_eq!(
-            wait("99999999999999999999999", 0),
-            Some(Duration::from_secs(u64::MAX))
-        );
-        for useless in ["", "soon", "-1", "1.5"] {
-            assert_eq!(wait(useless, 0), None, "{useless:?}");
-        }
     }
 
     #[test]

@@ -56,6 +56,20 @@ pub fn diagnostic(body: &[u8], cut: bool, codes: &[&str]) -> String {
     }
 }
 
+/// Whether an answer that is to be understood, not shown, repeats one of the secrets that its question carried, in any
+/// encoding. What is in its fields is kept and shown later, when nobody knows the secrets any more.
+#[must_use]
+pub fn repeats(body: &[u8], secrets: &[&str]) -> bool {
+    let small = Zeroizing::new(body.to_ascii_lowercase());
+    secrets.iter().any(|secret| {
+        let needles = needles(secret);
+        needles
+            .iter()
+            .filter(|needle| needle.len() >= TELLING)
+            .any(|needle| memchr::memmem::find(&small, needle.as_bytes()).is_some())
+    })
+}
+
 /// The text without anything that has the look of a bypass code or of a code's hash, for texts where no code is expected.
 #[must_use]
 pub fn without_shapes(text: &str) -> String {

@@ -4,8 +4,6 @@
 //! here, in one file, so that a session with a real device and a real push certificate can settle them one by one. What a
 //! status means is decided in `activation_lock::unlock::outcome`; the rows about it are listed here all the same.
 
-use std::time::Duration;
-
 /// Where Apple's unlock service is (contract sheet 1.1).
 pub const UNLOCK_ORIGIN: &str = "https://deviceservices-external.apple.com";
 /// The path of the unlock call (contract sheet 1.1).
@@ -57,9 +55,6 @@ pub const INTERNAL_STATE_STATUS: u16 = 500;
 /// How the code of an error begins that is about the address and not about the device. From memory of Apple's other services
 /// of this kind.
 pub const PATH_ERROR: &str = "PATH_ERROR";
-/// How long after a lock or an unlock Apple's lock status may still tell of before. Until then a status that does not fit is
-/// no contradiction.
-pub const LOCK_STATUS_SETTLES: Duration = Duration::from_secs(10 * 60);
 
 /// The most of an answer's body that is read, in bytes. Its format is not documented; nothing is decided by it (contract
 /// sheet 1b).
@@ -79,7 +74,7 @@ pub struct Choice {
     pub choice: &'static str,
 }
 
-/// Every choice, for documents and for `doctor`.
+/// Every choice, for documents.
 pub const CHOICES: &[Choice] = &[
     Choice {
         row: "1.5",

@@ -246,7 +246,8 @@ impl BusinessApis<'_> {
         problem: Option<String>,
         retry_at: Option<Timestamp>,
     ) -> Result<()> {
-        if problem.is_none() && account.problem.is_none() && retry_at.is_none() {
+        let is_as_before = problem.is_none() && account.problem.is_none();
+        if is_as_before && retry_at.is_none() && account.retry_at.is_none() {
             return Ok(());
         }
         let (organisation, version) = (account.organisation.clone(), account.version);

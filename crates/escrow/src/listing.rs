@@ -268,7 +268,8 @@ impl Listings<'_> {
             .await
     }
 
-    /// Takes in a page, with where the next begins, in one transaction: what was read is never read again, nor lost.
+    /// Takes in a page, with where the next begins, in one transaction: what was read is never read again, nor lost. `None` when
+    /// the token was removed or renewed meanwhile: then nothing of it is taken in.
     ///
     /// # Errors
     /// When the database fails.
@@ -277,7 +278,7 @@ impl Listings<'_> {
         token: &ServerTokenView,
         reading: Reading,
         page: Page,
-    ) -> Result<Changed> {
+    ) -> Result<Option<Changed>> {
         let (escrow, token, page) = (self.0.clone(), token.clone(), std::sync::Arc::new(page));
         let changed = self
             .0
@@ -286,14 +287,14 @@ impl Listings<'_> {
                 take_page(tx, &escrow, &token, reading, &page).await
             })
             .await?;
-        if changed.locks > 0 {
+        if changed.as_ref().is_some_and(|changed| changed.locks > 0) {
             self.0.operations().wake();
         }
         Ok(changed)
     }
 
     /// Takes in a page of the Business and School Manager API: product types and IMEIs where they are not known. `cursor` is
-    /// where the next page begins; `None` on the last.
+    /// where the next page begins; `None` on the last. False when the account was changed meanwhile: then nothing is taken in.
     ///
     /// # Errors
     /// When the database fails.
@@ -302,7 +303,7 @@ impl Listings<'_> {
         account: &BusinessApiView,
         devices: Vec<OrgDevice>,
         cursor: Option<String>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (escrow, organisation, version, devices) = (
             self.0.clone(),
             account.organisation.clone(),
@@ -312,6 +313,16 @@ impl Listings<'_> {
         self.0
             .db
             .write("listing.fill", async move |tx| {
+                let live = tx
+                    .fetch_optional(
+                        "SELECT organisation FROM business_apis WHERE organisation = $1 AND version = $2 \
+                         AND removed_at IS NULL",
+                        params![organisation.as_str(), version],
+                    )
+                    .await?;
+                if live.is_none() {
+                    return Ok(false);
+                }
                 let keys: BTreeSet<DeviceKey> =
                     devices.iter().map(|d| (organisation.clone(), d.serial.clone())).collect();
                 let mut ledger = Ledger::new(tx, &escrow);
@@ -331,7 +342,7 @@ impl Listings<'_> {
                     params![organisation.as_str(), version, cursor.as_deref(), now],
                 )
                 .await?;
-                Ok(())
+                Ok(true)
             })
             .await
     }
@@ -391,8 +402,17 @@ async fn take_page(
     token: &ServerTokenView,
     reading: Reading,
     page: &Page,
-) -> Result<Changed> {
+) -> Result<Option<Changed>> {
     let organisation = &token.organisation;
+    let is_live = tx
+        .fetch_optional(
+            "SELECT id FROM server_tokens WHERE organisation = $1 AND id = $2 AND version = $3 AND removed_at IS NULL",
+            params![organisation.as_str(), token.id.as_str(), token.version],
+        )
+        .await?;
+    if is_live.is_none() {
+        return Ok(None);
+    }
     let now = tx.now();
     // The last line of a device is how it stands.
     let lines: BTreeMap<&SerialNumber, &Line> = page
@@ -454,7 +474,7 @@ async fn take_page(
     if reading == Reading::Changes {
         lock_new_ones(tx, escrow, token, &new, &mut changed).await?;
     }
-    Ok(changed)
+    Ok(Some(changed))
 }
 
 /// Those of the devices that any list names now.

@@ -30,9 +30,6 @@ pub(crate) use standing::{refresh, stands};
 pub(crate) use view::of_device;
 pub use view::{CallView, Details, LockSummary, LockView};
 
-/// The most of a message for the screen that is taken, in characters. Apple documents no limit (contract sheet 2.7).
-pub const MESSAGE_LIMIT: usize = 500;
-
 /// What a person asks for.
 #[derive(Clone, Debug)]
 pub struct NewLock {
@@ -42,7 +39,7 @@ pub struct NewLock {
     pub reason: String,
     /// The real person behind it.
     pub requester: String,
-    /// What the locked screen is to show; at most [`MESSAGE_LIMIT`] characters.
+    /// What the locked screen is to show.
     pub message: Option<String>,
     /// The server token to use, by name or identifier; else the one whose server lists the device.
     pub server_token: Option<String>,

@@ -1,6 +1,8 @@
 //! Server tokens: what Apple's device enrolment service knows us by (contract sheet 2b, 2c), or the address of a NanoDEP that
 //! has one. Several an organisation, each under a name of ours; a renewed one takes the place of the older under its name.
 
+use std::time::Duration;
+
 use activation_lock::device::SerialNumber;
 use activation_lock::lock;
 use activation_lock::time::Timestamp;
@@ -14,6 +16,8 @@ use crate::{Error, Escrow, Result, audit};
 
 const TOKEN: &str = "server token";
 const KEY: &str = "server token key";
+/// After a refusal it is found out so much later whether a person has mended it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
 
 names! {
     /// Who talks to Apple.
@@ -98,6 +102,8 @@ pub struct ServerTokenView {
     pub listed_at: Option<Timestamp>,
     /// When the list was last read whole.
     pub whole_at: Option<Timestamp>,
+    /// Until when the list is left alone, after a failure or because Apple asked for it.
+    pub list_retry_at: Option<Timestamp>,
     /// When it was added.
     pub created_at: Timestamp,
     /// When it was last renewed.
@@ -139,7 +145,7 @@ macro_rules! select_tokens {
     ($rest:literal) => {
         concat!(
             "SELECT organisation, id, name, kind, base_url, dep_name, cell, version, expires_at, server_uuid, server_name, ",
-            "org_name, problem, problem_at, mended_at, listed_at, whole_at, created_at, updated_at FROM server_tokens ",
+            "org_name, problem, problem_at, mended_at, listed_at, whole_at, retry_at, created_at, updated_at FROM server_tokens ",
             $rest
         )
     };
@@ -167,6 +173,7 @@ impl ServerTokenView {
             problem: problem.zip(row.get("problem_at")?),
             listed_at: row.get("listed_at")?,
             whole_at: row.get("whole_at")?,
+            list_retry_at: row.get("retry_at")?,
             created_at: row.get("created_at")?,
             updated_at: row.get("updated_at")?,
         })
@@ -292,10 +299,18 @@ pub(crate) async fn note(
     let now = tx.now();
     match problem {
         Some(problem) => {
+            // The list is read then, which shows whether it was mended meanwhile.
             tx.execute(
-                "UPDATE server_tokens SET problem = $4, problem_at = CASE WHEN problem = $4 THEN problem_at ELSE $5 END \
-                 WHERE organisation = $1 AND id = $2 AND version = $3",
-                params![organisation.as_str(), id, version, problem.as_str(), now],
+                "UPDATE server_tokens SET problem = $4, problem_at = CASE WHEN problem = $4 THEN problem_at ELSE $5 END, \
+                 retry_at = COALESCE(retry_at, $6) WHERE organisation = $1 AND id = $2 AND version = $3",
+                params![
+                    organisation.as_str(),
+                    id,
+                    version,
+                    problem.as_str(),
+                    now,
+                    now.plus(LOOK_AGAIN)
+                ],
             )
             .await?;
         }

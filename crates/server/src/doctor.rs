@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use activation_lock::time::{DAY, Timestamp};
 use apple::dep::token::TokenExpiry;
@@ -19,6 +20,9 @@ use crate::config::Config;
 use crate::connectors::Client;
 use crate::http::api::dep_tokens::to_do;
 use crate::{Settings, tls};
+
+/// A list or an account that is left alone for longer is worth a look.
+const A_WHILE: Duration = Duration::from_secs(60 * 60);
 
 /// How it stands with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -278,7 +282,7 @@ async fn inside(
     certificates(escrow, &connections, now, found).await?;
     journal(escrow, found).await?;
     server_tokens(escrow, now, found).await?;
-    business_apis(escrow, found).await?;
+    business_apis(escrow, now, found).await?;
     if connections.is_empty() {
         found.push(Finding::warn(
             "mdm",
@@ -403,8 +407,18 @@ async fn server_tokens(
     for token in escrow.server_tokens().all().await? {
         if let Some((problem, _)) = token.problem {
             let says = format!("{}: Apple says {}", token.name, problem.as_str());
-            found.push(Finding::fail(WHAT, says, to_do(problem)));
+            found.push(Finding::fail(WHAT, says, to_do(problem, token.kind)));
             continue;
+        }
+        if let Some(until) = token
+            .list_retry_at
+            .filter(|until| until.since(now) > A_WHILE)
+        {
+            found.push(Finding::warn(
+                WHAT,
+                format!("{}: its list is left alone for {} minutes", token.name, until.since(now).as_secs() / 60),
+                "Apple, or what answers in its place, asked for it; `lockwarden dep sync` reads it all the same",
+            ));
         }
         let Some(end) = token.expires_at else {
             let says = format!("{}: a NanoDEP has it", token.name);
@@ -427,7 +441,11 @@ async fn server_tokens(
     Ok(())
 }
 
-async fn business_apis(escrow: &Escrow, found: &mut Vec<Finding>) -> escrow::Result<()> {
+async fn business_apis(
+    escrow: &Escrow,
+    now: Timestamp,
+    found: &mut Vec<Finding>,
+) -> escrow::Result<()> {
     for account in escrow.business_apis().all().await? {
         let client = &account.client_id;
         found.push(match account.problem {
@@ -436,7 +454,14 @@ async fn business_apis(escrow: &Escrow, found: &mut Vec<Finding>) -> escrow::Res
                 format!("{client}: {problem}"),
                 "`lockwarden business-api test` tries it again",
             ),
-            None => Finding::ok("business api", format!("{client}: no problem is known")),
+            None => match account.retry_at.filter(|until| until.since(now) > A_WHILE) {
+                Some(until) => Finding::warn(
+                    "business api",
+                    format!("{client}: it is left alone for {} minutes", until.since(now).as_secs() / 60),
+                    "Apple, or what answers in its place, asked for it; `lockwarden business-api test` tries it all the same",
+                ),
+                None => Finding::ok("business api", format!("{client}: no problem is known")),
+            },
         });
     }
     Ok(())

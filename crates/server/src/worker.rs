@@ -10,7 +10,7 @@ use crate::App;
 use crate::lifecycle::Shutdown;
 
 mod courier;
-mod lists;
+pub(crate) mod lists;
 mod locks;
 mod queue;
 mod rounds;

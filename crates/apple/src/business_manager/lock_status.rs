@@ -39,7 +39,7 @@ pub enum StatusAnswer {
 
 impl BusinessService {
     /// Asks for the lock status of a device: Apple's own word, one device a call. How soon it follows a change is not
-    /// documented; see [`LOCK_STATUS_SETTLES`](crate::unverified::LOCK_STATUS_SETTLES).
+    /// documented; see [`STATUS_LAGS`](activation_lock::lock::STATUS_LAGS).
     ///
     /// # Errors
     /// When Apple said nothing about the device, and why.
@@ -70,7 +70,10 @@ struct Resource {
 
 /// What an answer means. Total: every status and every body means something.
 pub(crate) fn read(reply: Reply, serial: &SerialNumber) -> Result<StatusAnswer, BusinessError> {
-    let response = ErrorResponse::read(&reply.body);
+    let response = match reply.status {
+        200 => None,
+        _ => ErrorResponse::read(&reply.body),
+    };
     match (reply.status, response) {
         (200, _) => {
             let Document { data } = reply.json()?;
@@ -100,7 +103,12 @@ fn known(mut attributes: Map<String, Value>) -> StatusAnswer {
     let lock_type = attributes
         .get("lockType")
         .and_then(Value::as_str)
-        .map(LockType::from_text);
+        .map(|word| match LockType::from_text(word) {
+            LockType::Other(word) => {
+                LockType::Other(redaction::without_shapes(&redaction::readable(&word)))
+            }
+            described => described,
+        });
     // A described name with a value of another kind is not described.
     if is_locked.is_some() {
         attributes.remove("isLocked");
@@ -223,6 +231,8 @@ mod tests {
         let kept = kept.unwrap();
         assert!(kept.len() <= UNDESCRIBED_LIMIT && kept.len() > UNDESCRIBED_LIMIT - 20);
         assert!(serde_json::from_str::<Value>(&kept).is_ok());
+        let (_, lock_type, _) = attributes(r#"{"lockType":"3UM43-PUYVY-QYD1-UVCC-HEHJ-FKA4"}"#);
+        assert_eq!(lock_type, Some(LockType::Other("[code]".to_owned())));
         // A code would be worth more than the status.
         let (_, _, kept) = attributes(r#"{"bypass":"3UM43-PUYVY-QYD1-UVCC-HEHJ-FKA4"}"#);
         assert_eq!(kept.as_deref(), Some(r#"{"bypass":"[code]"}"#));

@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::BusinessError;
-use crate::escrow_key_unlock::{retry_after, words};
 use crate::redaction;
-use crate::transport::bounded_body;
+use crate::transport::{bounded_body, retry_after, words};
+use crate::unverified::BODY_LIMIT;
 
 /// An answer with a status.
 pub(crate) struct Reply {
@@ -19,6 +19,8 @@ pub(crate) struct Reply {
     pub(super) body: Zeroizing<Vec<u8>>,
     /// Whether the body went on after what was read of it.
     cut: bool,
+    /// Whether it repeats a secret of the question.
+    repeats: bool,
     /// What it says in words, without any secret; empty for an answer that gives what was asked.
     pub(super) diagnostic: String,
 }
@@ -50,19 +52,23 @@ impl Reply {
         secrets: &[&str],
     ) -> Self {
         let body = Zeroizing::new(body);
-        // What is given with success is not repeated: it may be a token.
-        let diagnostic = match (status, ErrorResponse::read(&body)) {
-            (200..=299, _) => String::new(),
-            (_, Some(response)) => {
-                redaction::diagnostic(response.words().as_bytes(), false, secrets)
-            }
-            (_, None) => redaction::diagnostic(&body, cut, secrets),
+        // What is given with success is not repeated: it may be a token. An error is short.
+        let is_long = body.len() > BODY_LIMIT;
+        let diagnostic = match status {
+            200..=299 => String::new(),
+            _ if is_long => redaction::diagnostic(&body[..BODY_LIMIT], true, secrets),
+            _ => match ErrorResponse::read(&body) {
+                Some(error) => redaction::diagnostic(error.words().as_bytes(), false, secrets),
+                None => redaction::diagnostic(&body, cut, secrets),
+            },
         };
+        let repeats = redaction::repeats(&body, secrets);
         Self {
             status,
             retry_after,
             body,
             cut,
+            repeats,
             diagnostic,
         }
     }
@@ -71,6 +77,11 @@ impl Reply {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, BusinessError> {
         if self.cut {
             return Err(self.unexpected("the answer is larger than any that is described"));
+        }
+        if self.repeats {
+            return Err(
+                self.unexpected("the answer repeats what proves who we are, and is not kept")
+            );
         }
         serde_json::from_slice(&self.body).map_err(|error| {
             // The words of the error may repeat what could not be read.
@@ -223,6 +234,17 @@ mod tests {
             matches!(error, BusinessError::Unexpected { .. }),
             "too large is not broken off"
         );
+    }
+
+    #[test]
+    fn r23_an_answer_that_repeats_who_we_are_is_not_taken_in() {
+        let body = br#"{"note":"Bearer abcdef123456"}"#.to_vec();
+        let reply = Reply::new(200, None, body.clone(), false, &["ABCDEF123456"]);
+        let error = reply.json::<serde_json::Value>().unwrap_err();
+        assert!(matches!(error, BusinessError::Unexpected { .. }));
+        assert!(!error.diagnostic().contains("abcdef"));
+        let reply = Reply::new(200, None, body, false, &["another123456"]);
+        assert!(reply.json::<serde_json::Value>().is_ok());
     }
 
     #[test]

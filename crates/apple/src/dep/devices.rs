@@ -22,6 +22,8 @@ const LONGEST: usize = 255;
 const LONGEST_CURSOR: usize = 8 * 1024;
 /// The most numbers of one kind that are kept of a device, which has two slots.
 const MOST_NUMBERS: usize = 8;
+/// The most records of a page that are read. Asked for are at most 1,000.
+const MOST_RECORDS: usize = 10 * PAGE_LIMIT as usize;
 
 /// Whom a token speaks for. Every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -215,7 +217,7 @@ impl DepService {
     }
 
     fn parsed<T: for<'de> Deserialize<'de>>(&self, reply: &Reply) -> Result<T, DepError> {
-        let said = match reply.is_cut {
+        let said = match reply.is_cut || !reply.is_fit_to_keep() {
             true => None,
             false => serde_json::from_slice(&reply.body).ok(),
         };
@@ -311,6 +313,7 @@ struct WireAccount {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct WirePage {
+    #[serde(deserialize_with = "records")]
     devices: Option<Vec<WireDevice>>,
     cursor: Option<String>,
     more_to_follow: bool,
@@ -357,6 +360,38 @@ struct WireDevice {
     op_type: Option<String>,
     #[serde(deserialize_with = "time")]
     op_date: Option<Timestamp>,
+}
+
+/// The records of a page, as long as there are not many times more than any page has: empty ones take a hundred times more memory
+/// than text.
+fn records<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<WireDevice>>, D::Error> {
+    struct Records;
+    impl<'de> serde::de::Visitor<'de> for Records {
+        type Value = Option<Vec<WireDevice>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MOST_RECORDS} devices")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut from: A,
+        ) -> Result<Self::Value, A::Error> {
+            let mut records = Vec::new();
+            while let Some(record) = from.next_element()? {
+                if records.len() == MOST_RECORDS {
+                    return Err(serde::de::Error::invalid_length(MOST_RECORDS + 1, &self));
+                }
+                records.push(record);
+            }
+            Ok(Some(records))
+        }
+    }
+    from.deserialize_any(Records)
 }
 
 /// A text for people, cleaned and cut; nothing when it is something else or empty.
@@ -502,5 +537,18 @@ mod tests {
         ] {
             assert_eq!(read(json).is_some(), is_page, "{json}");
         }
+    }
+
+    #[test]
+    fn a_page_of_many_empty_records_is_not_read() {
+        let page = |records: usize| {
+            read(&format!(
+                "{{\"devices\":[{}],\"cursor\":\"c\"}}",
+                vec!["{}"; records].join(",")
+            ))
+        };
+        assert_eq!(page(MOST_RECORDS).unwrap().skipped, MOST_RECORDS);
+        assert!(page(MOST_RECORDS + 1).is_none());
+        assert!(read(r#"{"devices":null,"cursor":"c"}"#).is_some());
     }
 }

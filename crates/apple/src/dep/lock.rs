@@ -154,6 +154,11 @@ fn answered(reply: &Reply, serial: &SerialNumber) -> LockAnswer {
         200 if !reply.is_cut => said(&reply.body, serial),
         _ => None,
     };
+    // A word that nobody described is kept and shown: not so what it may repeat of the call.
+    let response_status = response_status.map(|status| match status {
+        ResponseStatus::Other(word) => ResponseStatus::Other(reply.word(&word)),
+        described => described,
+    });
     let response = match (&response_status, reply.status) {
         (Some(said), _) => Response::Answered(said.clone()),
         (None, 200) => Response::Unreadable,

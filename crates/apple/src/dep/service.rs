@@ -18,9 +18,11 @@ use zeroize::Zeroizing;
 use super::nanodep::NanoDep;
 use super::oauth::Signer;
 use super::token::ServerToken;
-use crate::escrow_key_unlock::{is_refusal, retry_after, tls_error, words};
 use crate::redaction;
-use crate::transport::{self, ExtraAuthorities, Origin, Timeouts, TransportError, bounded_body};
+use crate::transport::{
+    self, ExtraAuthorities, Origin, Timeouts, TransportError, bounded_body, is_refusal,
+    retry_after, tls_error, words,
+};
 use crate::unverified::{
     BODY_LIMIT, DEP_CONTENT_TYPE, DEP_ORIGIN, DEP_PROTOCOL_VERSION, SESSION_PATH,
 };
@@ -133,6 +135,18 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// Whether its fields may be kept: none of them repeats a secret of the question.
+    pub(super) fn is_fit_to_keep(&self) -> bool {
+        let secrets: Vec<&str> = self.secrets.iter().map(|text| text.as_str()).collect();
+        !redaction::repeats(&self.body, &secrets)
+    }
+
+    /// A word of it, without any secret.
+    pub(super) fn word(&self, word: &str) -> String {
+        let secrets: Vec<&str> = self.secrets.iter().map(|text| text.as_str()).collect();
+        redaction::diagnostic(word.as_bytes(), false, &secrets)
+    }
+
     /// What it says in words, without any secret.
     pub(super) fn diagnostic(&self) -> String {
         let read = self.body.len().min(BODY_LIMIT);
@@ -240,7 +254,11 @@ impl From<Failure> for Told {
                 },
                 status: Some(reply.status),
                 retry_after: reply.retry_after,
-                diagnostic: format!("no session was begun: {}", reply.diagnostic()),
+                diagnostic: match reply.status {
+                    // What is given with success is not repeated: it may be a session.
+                    200..=299 => "no session was begun: the answer holds none".to_owned(),
+                    _ => format!("no session was begun: {}", reply.diagnostic()),
+                },
                 may_have_left: false,
             },
         }

@@ -15,6 +15,7 @@ use sim::{Apple, AppleDevice, AppleOptions};
 use crate::support::{CODE, SERIAL, now};
 
 mod answers;
+mod echo;
 mod lists;
 mod nanodep;
 mod session;

@@ -1,6 +1,7 @@
 //! Refusals and failures, as problem documents (RFC 9457).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{StatusCode, header};
@@ -47,6 +48,9 @@ pub(crate) struct Document {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     organisations: Vec<String>,
+    /// In how many seconds it is worth asking again; also in the header `Retry-After`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -66,7 +70,14 @@ impl Problem {
             unlock: None,
             lock: None,
             organisations: Vec::new(),
+            retry_after: None,
         }))
+    }
+
+    /// How long to wait before asking again, which the header `Retry-After` says.
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait.as_secs().max(1));
+        self
     }
 
     /// What to do about it.
@@ -212,8 +223,12 @@ impl IntoResponse for Problem {
                 header::HeaderValue::from_static("Bearer"),
             );
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+        let wait = match self.0.retry_after {
+            None if status == StatusCode::SERVICE_UNAVAILABLE => Some(5),
+            wait => wait,
+        };
+        if let Some(wait) = wait {
+            headers.insert(header::RETRY_AFTER, header::HeaderValue::from(wait));
         }
         response
     }

@@ -18,6 +18,12 @@ use crate::services::NoService;
 const LOOK: Duration = Duration::from_secs(5 * 60);
 /// Devices asked for at once.
 const PAGE: u16 = 1000;
+/// Pages of one list that are read before others have their turn.
+const PAGES_A_TURN: usize = 20;
+/// After a turn, a list that goes on rests for so long.
+const BETWEEN_TURNS: Duration = Duration::from_secs(1);
+/// The longest wait that Apple, or what stands in for it, can ask for. Nothing would be read for years after a slip.
+pub(super) const LONGEST_WAIT: Duration = DAY;
 /// A list that cannot be read is tried again after so long, unless Apple says otherwise.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(5 * 60);
 /// The list of the Business and School Manager API is read so often.
@@ -106,13 +112,19 @@ async fn read(app: &App, shutdown: &Shutdown, job: Job) -> escrow::Result<()> {
         listing.begin_whole(token).await?;
         (reading, cursor) = (Reading::Whole, None);
     }
-    while !shutdown.is_requested() {
+    let mut began_anew = false;
+    for _ in 0..PAGES_A_TURN {
+        if shutdown.is_requested() {
+            return Ok(());
+        }
         let page = match ask(app, &service, reading, cursor.as_deref()).await {
             Ok(page) => page,
-            Err(DepError::CursorInvalid(problem)) => {
+            // Once a turn, and not where no cursor was sent: a server that takes none is not asked for ever.
+            Err(DepError::CursorInvalid(problem)) if cursor.is_some() && !began_anew => {
                 tracing::warn!(token = token.name, %problem, "a list of devices is read whole again");
                 listing.begin_whole(token).await?;
                 (reading, cursor) = (Reading::Whole, None);
+                began_anew = true;
                 continue;
             }
             Err(error) => return failed(app, token, &error).await,
@@ -125,7 +137,13 @@ async fn read(app: &App, shutdown: &Shutdown, job: Job) -> escrow::Result<()> {
             cursor: page.cursor,
             more,
         };
-        let changed = listing.page(token, reading, page).await?;
+        let Some(changed) = listing.page(token, reading, page).await? else {
+            tracing::info!(
+                token = token.name,
+                "a list is read no further: its token was removed or renewed"
+            );
+            return Ok(());
+        };
         app.escrow.server_tokens().note(token, None).await?;
         if changed.new > 0 || changed.gone > 0 {
             tracing::info!(
@@ -146,7 +164,7 @@ async fn read(app: &App, shutdown: &Shutdown, job: Job) -> escrow::Result<()> {
             return Ok(());
         }
     }
-    Ok(())
+    listing.put_off(token, app.now().plus(BETWEEN_TURNS)).await
 }
 
 async fn ask(
@@ -166,12 +184,7 @@ async fn ask(
 /// A list could not be read: what a person has to mend is put on record, and it is tried again.
 async fn failed(app: &App, token: &ServerTokenView, error: &DepError) -> escrow::Result<()> {
     tracing::warn!(token = token.name, %error, "a list of devices was not read");
-    let problem = match error {
-        DepError::TokenRefused { .. } | DepError::ProxyRefused { .. } => Some(Problem::Refused),
-        DepError::TermsNotSigned => Some(Problem::TermsNotSigned),
-        DepError::AccessDenied { .. } => Some(Problem::AccessDenied),
-        _ => None,
-    };
+    let problem = problem(error);
     if problem.is_some() {
         app.escrow.server_tokens().note(token, problem).await?;
     }
@@ -179,11 +192,21 @@ async fn failed(app: &App, token: &ServerTokenView, error: &DepError) -> escrow:
         DepError::Unavailable {
             retry_after: Some(wait),
             ..
-        } => (*wait).max(Duration::from_secs(1)),
+        } => (*wait).clamp(Duration::from_secs(1), LONGEST_WAIT),
         _ => AFTER_A_FAILURE,
     };
     let until = app.now().plus(wait);
     app.escrow.listing().put_off(token, until).await
+}
+
+/// What a person has to mend of a token, by what a call with it came to.
+pub(crate) fn problem(error: &DepError) -> Option<Problem> {
+    match error {
+        DepError::TokenRefused { .. } | DepError::ProxyRefused { .. } => Some(Problem::Refused),
+        DepError::TermsNotSigned => Some(Problem::TermsNotSigned),
+        DepError::AccessDenied { .. } => Some(Problem::AccessDenied),
+        _ => None,
+    }
 }
 
 fn line(device: DepDevice) -> Line {
@@ -227,7 +250,10 @@ async fn read_org_devices(
         }
     };
     let mut cursor = account.cursor.clone();
-    while !shutdown.is_requested() {
+    for _ in 0..PAGES_A_TURN {
+        if shutdown.is_requested() {
+            return Ok(());
+        }
         let page = service
             .org_devices(cursor.as_deref(), usize::from(PAGE), app.machine_now())
             .await;
@@ -251,12 +277,18 @@ async fn read_org_devices(
             })
             .collect();
         let listing = app.escrow.listing();
-        listing.fill(account, devices, page.next.clone()).await?;
+        if !listing.fill(account, devices, page.next.clone()).await? {
+            return Ok(());
+        }
         cursor = page.next;
         if cursor.is_none() {
             statuses::note(app, account, None).await;
             return Ok(());
         }
     }
-    Ok(())
+    let retry_at = Some(app.now().plus(BETWEEN_TURNS));
+    app.escrow
+        .business_apis()
+        .note(account, None, retry_at)
+        .await
 }

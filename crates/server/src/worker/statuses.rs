@@ -8,6 +8,7 @@ use escrow::business_apis::BusinessApiView;
 use escrow::lock_statuses::Reading;
 use escrow::permit::OrganisationId;
 
+use super::lists::LONGEST_WAIT;
 use super::{Pauses, rest, wait_until};
 use crate::App;
 use crate::lifecycle::Shutdown;
@@ -87,6 +88,22 @@ pub(crate) async fn ask(
     asked(app, organisation, serial).await.0
 }
 
+/// How long an organisation's account is left alone still, because Apple asked for it or it failed.
+pub(crate) async fn left_alone_for(
+    app: &App,
+    organisation: &OrganisationId,
+) -> escrow::Result<Option<Duration>> {
+    let accounts = app.escrow.business_apis().all().await?;
+    let account = accounts
+        .iter()
+        .find(|one| one.organisation == *organisation);
+    let until = account.and_then(|account| account.retry_at);
+    let now = app.now();
+    Ok(until
+        .filter(|until| *until > now)
+        .map(|until| until.since(now)))
+}
+
 /// Asks Apple once about a device. Also says whether the next question to it is worth asking now.
 async fn asked(app: &App, organisation: &OrganisationId, serial: &SerialNumber) -> (Reading, bool) {
     let (service, account) = match app.services.business(organisation).await {
@@ -111,8 +128,11 @@ async fn asked(app: &App, organisation: &OrganisationId, serial: &SerialNumber) 
         Ok(StatusAnswer::InternalState { .. }) => "internal_state",
         Err(error) => word(error),
     });
-    let mended = match &answer {
-        Ok(_) => note(app, &account, None).await,
+    let goes_on = match &answer {
+        Ok(_) => {
+            note(app, &account, None).await;
+            true
+        }
         Err(error) if error.concerns_every_call() => {
             note(app, &account, Some(error)).await;
             false
@@ -141,7 +161,7 @@ async fn asked(app: &App, organisation: &OrganisationId, serial: &SerialNumber) 
             Reading::Problem(word(&error))
         }
     };
-    (reading, mended)
+    (reading, goes_on)
 }
 
 /// Nothing is asked with an account for a while that cannot be used at all.
@@ -168,12 +188,8 @@ fn word(error: &BusinessError) -> &'static str {
     }
 }
 
-/// Puts on record how the account fares. True, for what follows can be asked.
-pub(super) async fn note(
-    app: &App,
-    account: &BusinessApiView,
-    error: Option<&BusinessError>,
-) -> bool {
+/// Puts on record how the account fares.
+pub(super) async fn note(app: &App, account: &BusinessApiView, error: Option<&BusinessError>) {
     let (problem, retry_at) = match error {
         None => (None, None),
         Some(error) => {
@@ -181,7 +197,7 @@ pub(super) async fn note(
                 BusinessError::Unavailable {
                     retry_after: Some(wait),
                     ..
-                } => *wait,
+                } => (*wait).min(LONGEST_WAIT),
                 _ => AFTER_A_PROBLEM,
             };
             let problem = match error {
@@ -199,5 +215,4 @@ pub(super) async fn note(
     {
         tracing::error!(%error, "how the account for Apple's API fares cannot be recorded");
     }
-    true
 }

@@ -34,7 +34,11 @@ impl Desk {
     async fn take(&self, reading: Reading, page: Page) -> Changed {
         self.clock.advance(Duration::from_secs(1));
         let listing = self.escrow.listing();
-        listing.page(&self.token, reading, page).await.unwrap()
+        listing
+            .page(&self.token, reading, page)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     pub(super) async fn listed_whole(&self, names: &[&str]) -> Changed {
@@ -172,7 +176,11 @@ async fn t28_a_device_that_moved_to_another_server_of_ours_is_still_listed() {
     let listing = desk.escrow.listing();
     listing.begin_whole(&other).await.unwrap();
     let there = page(vec![line(SERIAL)], false);
-    let changed = listing.page(&other, Reading::Whole, there).await.unwrap();
+    let changed = listing
+        .page(&other, Reading::Whole, there)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(changed.new, 0);
     let gone = page(vec![Line::NamesNoMore(serial(SERIAL))], false);
     assert_eq!(desk.take(Reading::Changes, gone).await.gone, 0);

@@ -198,3 +198,60 @@ async fn t6_access_denied_is_shown_as_such() {
         Some(Problem::AccessDenied)
     );
 }
+
+#[tokio::test]
+async fn a_page_of_a_token_that_was_removed_or_renewed_meanwhile_is_not_taken_in() {
+    use escrow::listing::{Page, Reading};
+    let desk = Desk::new().await;
+    let listing = desk.escrow.listing();
+    let page = || Page {
+        lines: Vec::new(),
+        cursor: None,
+        more: false,
+    };
+    assert!(
+        listing
+            .page(&desk.token, Reading::Whole, page())
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let renewed = put_token(&desk, "main").await;
+    assert!(
+        listing
+            .page(&desk.token, Reading::Whole, page())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        listing
+            .page(&renewed, Reading::Whole, page())
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let permit = desk.permit("tokens").await;
+    desk.escrow
+        .server_tokens()
+        .remove(&permit, "main")
+        .await
+        .unwrap();
+    assert!(
+        listing
+            .page(&renewed, Reading::Whole, page())
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn t6_after_a_refusal_the_list_shows_soon_whether_it_was_mended() {
+    let desk = Desk::new().await;
+    desk.listed_whole(&[SERIAL]).await;
+    desk.lock_answered(LockOutcome::TermsNotSigned).await;
+    let (due, next) = desk.escrow.listing().due(DAY).await.unwrap();
+    assert!(due.is_empty());
+    assert!(next.unwrap() <= desk.now().plus(Duration::from_secs(300)));
+}

@@ -178,8 +178,14 @@ pub(super) async fn test(
 ) -> Result<Json<Tested>, Problem> {
     let permit = may_connect(&app, &caller, &id).await?;
     let (ok, detail) = match app.services.business(permit.organisation()).await {
-        Ok(Some((service, _))) => {
+        Ok(Some((service, account))) => {
             let found = service.test(app.machine_now()).await;
+            if found == Found::Works {
+                app.escrow
+                    .business_apis()
+                    .note(&account, None, None)
+                    .await?;
+            }
             (found == Found::Works, found.to_string())
         }
         Ok(None) => return Err(none()),

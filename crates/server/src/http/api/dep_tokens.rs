@@ -10,7 +10,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use escrow::listing::Listing;
 use escrow::permit::{Connections, Permit, Read, Refresh};
-use escrow::server_tokens::{Access, KeyView, NewServerToken, Problem as Trouble, ServerTokenView};
+use escrow::server_tokens::{
+    Access, KeyView, NewServerToken, Problem as Trouble, ServerTokenView, TokenKind,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
@@ -21,6 +23,7 @@ use crate::App;
 use crate::auth::Caller;
 use crate::http::extract::{Body, Path, Secret, name, sentence};
 use crate::http::problem::Problem;
+use crate::worker::lists;
 
 /// A server token: what Apple's enrolment service knows us by. Not its secret.
 #[derive(Serialize, ToSchema)]
@@ -57,6 +60,8 @@ pub(super) struct Token {
     listed_at: Option<Moment>,
     /// When the list was last read whole.
     read_whole_at: Option<Moment>,
+    /// Until when the list is left alone, after a failure or because Apple asked for it.
+    list_retry_at: Option<Moment>,
     created_at: Moment,
     updated_at: Moment,
 }
@@ -84,9 +89,10 @@ impl Token {
             org_name: view.org_name,
             problem: problem.map(Trouble::as_str),
             problem_at: problem_at.map(Moment),
-            to_do: problem.map(to_do),
+            to_do: problem.map(|problem| to_do(problem, view.kind)),
             listed_at: view.listed_at.map(Moment),
             read_whole_at: view.whole_at.map(Moment),
+            list_retry_at: view.list_retry_at.filter(|at| *at > now).map(Moment),
             created_at: view.created_at.into(),
             updated_at: view.updated_at.into(),
         }
@@ -94,8 +100,12 @@ impl Token {
 }
 
 /// Who has to do what (contract sheet 2.23).
-pub(crate) fn to_do(problem: Trouble) -> &'static str {
+pub(crate) fn to_do(problem: Trouble, kind: TokenKind) -> &'static str {
     match problem {
+        Trouble::Refused if kind == TokenKind::NanoDep => {
+            "Somebody who runs the NanoDEP looks at its address, its name for the token and its API key; set them right here with \
+             `lockwarden dep token add-nanodep` under the same name."
+        }
         Trouble::Refused => {
             "Somebody who manages servers in Apple Business Manager or Apple School Manager downloads a new token of this \
              server; import it here under the same name."
@@ -500,6 +510,14 @@ pub(super) async fn test(
             }));
         }
     };
+    // It is as good a look as any other: a lock that waits for the token goes on.
+    let problem = asked.as_ref().err().map(lists::problem);
+    if let None | Some(Some(_)) = problem {
+        app.escrow
+            .server_tokens()
+            .note(&token, problem.flatten())
+            .await?;
+    }
     Ok(Json(match asked {
         Ok(account) => Tested {
             ok: true,

@@ -1,5 +1,7 @@
 //! Apple's own status of a device's lock (contract sheet, section 4): whose word it is, and how old.
 
+use std::time::Duration;
+
 use activation_lock::device::SerialNumber;
 use activation_lock::explain;
 use activation_lock::lock::LockType;
@@ -7,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use escrow::lock_statuses::{Reading, Said, StatusView};
-use escrow::permit::{Permit, Read};
+use escrow::permit::{Permit, Read, Refresh};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -100,7 +102,7 @@ impl From<StatusView> for AppleWord {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StatusQuery {
-    /// `1`: ask Apple now, and wait for its answer; else what it last said.
+    /// `1`: ask Apple now, and wait for its answer, which needs the permission `refresh`; else what it last said.
     fresh: Option<u8>,
 }
 
@@ -117,7 +119,8 @@ pub(super) struct StatusQuery {
             body = LockStatus),
         (status = 404, description = "`unknown-device`"),
         (status = 409, description = "`no-business-api`: there is no account to ask Apple with. `ambiguous-device`: several \
-            organisations know it; name one.")
+            organisations know it; name one."),
+        (status = 503, description = "`apple-asked-to-wait`: with `fresh`, while Apple wants no questions; `Retry-After` says how long.")
     )
 )]
 pub(super) async fn show(
@@ -135,6 +138,13 @@ pub(super) async fn show(
         return Err(Problem::unknown_device());
     }
     if query.fresh.unwrap_or(0) != 0 {
+        let _: Permit<Refresh> = app
+            .escrow
+            .authorise(&caller.actor, &organisation, format!("device {serial}"))
+            .await?;
+        if let Some(wait) = statuses::left_alone_for(&app, &organisation).await? {
+            return Err(asked_to_wait(wait));
+        }
         let reading = statuses::ask(&app, &organisation, &serial).await;
         if reading == Reading::Problem("no_account") {
             return Err(no_account());
@@ -156,6 +166,19 @@ pub(super) async fn show(
         apple: device.status.into(),
         serial,
     }))
+}
+
+fn asked_to_wait(wait: Duration) -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "apple-asked-to-wait",
+        "Apple wants no questions now",
+        "It was asked too often, or failed; nothing new is known of the device.",
+    )
+    .hint(
+        "Without `fresh`, what it last said is shown, with its time. It is asked again by itself.",
+    )
+    .retry_after(wait)
 }
 
 fn no_account() -> Problem {

@@ -206,6 +206,28 @@ async fn t6_denied_access_is_told_as_such_and_asked_about_by_no_loop() {
 }
 
 #[tokio::test]
+async fn t6_a_test_of_the_token_shows_that_it_was_mended_and_the_lock_goes_on() {
+    let stage = Stage::new().await;
+    let token = stage.server_token().await;
+    stage.assigned(&token, SERIAL).await;
+    stage.dep.set_terms_signed(&token, false);
+    let asked = stage.lock(SERIAL).await;
+    waits_for(&stage, &asked.id, WaitReason::TermsNotSigned).await;
+    stage.dep.set_terms_signed(&token, true);
+    let token = stage.token(&["connections"]).await;
+    let url = format!("{}/v1/dep-tokens/main/test", stage.url());
+    let tested = crate::support::client()
+        .post(url)
+        .bearer_auth(token)
+        .send()
+        .await;
+    assert_eq!(tested.unwrap().status(), 200);
+    let lock = stage.lock_when(&asked.id, LockView::is_done).await;
+    assert_eq!(lock.state, StateName::Locked);
+    assert_eq!(problem(&stage).await, None);
+}
+
+#[tokio::test]
 async fn t6_a_dead_token_waits_for_another_one() {
     let stage = Stage::new().await;
     let token = stage.server_token().await;

@@ -160,3 +160,57 @@ async fn a_list_that_cannot_be_read_now_is_read_later() {
         .await;
     assert_eq!(stage.dep.faults_waiting(), 0);
 }
+
+#[tokio::test]
+async fn a_server_that_takes_no_cursor_at_all_is_not_asked_for_ever() {
+    let stage = Stage::new().await;
+    let refuses = Fault::status(400)
+        .body("EXPIRED_CURSOR")
+        .on("/server/devices")
+        .times(1_000);
+    stage.dep.push_fault(refuses);
+    stage.server_token().await;
+    let found = async || {
+        stage
+            .escrow()
+            .server_tokens()
+            .all()
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    stage
+        .until("the list to be put off", async || {
+            found().await.list_retry_at.is_some()
+        })
+        .await;
+    let calls = stage.dep.journal().all().into_iter();
+    let asked = calls.filter(|call| call.path == "/server/devices").count();
+    assert!(asked <= 2, "{asked}");
+}
+
+#[tokio::test]
+async fn no_answer_keeps_a_list_waiting_for_longer_than_a_day() {
+    let stage = Stage::new().await;
+    let slow = Fault::status(503)
+        .retry_after("99999999999999999999")
+        .on("/server/devices");
+    stage.dep.push_fault(slow);
+    stage.server_token().await;
+    let found = async || {
+        stage
+            .escrow()
+            .server_tokens()
+            .all()
+            .await
+            .unwrap()
+            .remove(0)
+    };
+    stage
+        .until("the list to be put off", async || {
+            found().await.list_retry_at.is_some()
+        })
+        .await;
+    let until = found().await.list_retry_at.unwrap();
+    assert!(until <= stage.now().plus(DAY), "{until:?}");
+}

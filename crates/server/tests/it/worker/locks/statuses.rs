@@ -47,7 +47,7 @@ async fn t31_what_apple_answers_is_kept_as_it_came_and_its_silence_is_not_unlock
     let says = async |answer| {
         stage.business.set_status(SERIAL, answer);
         let permit = stage.permit(SERIAL).await;
-        let token = stage.token(&["read"]).await;
+        let token = stage.token(&["unlock"]).await;
         let url = format!("{}/v1/devices/{SERIAL}/lock-status?fresh=1", stage.url());
         let answer = crate::support::client()
             .get(url)
@@ -103,4 +103,61 @@ async fn t31_an_account_that_is_asked_to_slow_down_waits() {
         })
         .await;
     assert_eq!(stage.apple_said(SERIAL, LONG_AGO).await, "NONE");
+}
+
+#[tokio::test]
+async fn t31_apple_is_asked_at_once_only_by_who_may_and_not_while_it_wants_no_questions() {
+    let stage = stage().await;
+    stage.account().await;
+    let url = format!("{}/v1/devices/{SERIAL}/lock-status", stage.url());
+    let ask = async |scope: &str, query: &str| {
+        let token = stage.token(&[scope]).await;
+        let ask = crate::support::client()
+            .get(format!("{url}{query}"))
+            .bearer_auth(token);
+        ask.send().await.unwrap()
+    };
+    assert_eq!(ask("read", "").await.status(), 200);
+    assert_eq!(ask("read", "?fresh=1").await.status(), 403);
+    assert_eq!(ask("unlock", "?fresh=1").await.status(), 200);
+    let slow = Fault::status(429)
+        .retry_after("90")
+        .on("/v1/orgDevices")
+        .times(1);
+    stage.business.push_fault(slow);
+    ask("unlock", "?fresh=1").await;
+    let asked = stage.business.journal().all().len();
+    let refused = ask("unlock", "?fresh=1").await;
+    assert_eq!(refused.status(), 503);
+    let wait: u64 = refused.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((60..=90).contains(&wait), "{wait}");
+    assert_eq!(
+        stage.business.journal().all().len(),
+        asked,
+        "Apple was left alone"
+    );
+    assert_eq!(ask("unlock", "").await.status(), 200);
+}
+
+#[tokio::test]
+async fn t31_no_answer_keeps_an_account_waiting_for_longer_than_a_day() {
+    let stage = stage().await;
+    let slow = Fault::status(503)
+        .retry_after("99999999")
+        .on("/v1/orgDevices")
+        .times(1);
+    stage.business.push_fault(slow);
+    stage.account().await;
+    let accounts = async || stage.escrow().business_apis().all().await.unwrap();
+    stage
+        .until("the account to wait", async || {
+            accounts().await[0].retry_at.is_some()
+        })
+        .await;
+    let until = accounts().await[0].retry_at.unwrap();
+    assert!(until <= stage.now().plus(DAY), "{until:?}");
 }
