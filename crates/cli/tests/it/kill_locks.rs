@@ -156,3 +156,141 @@ fn ask_for_unlock(place: &Installation, server: &Server, serial: &str) -> String
     let asked = body(&place.http(server, "POST", &path, Some(&wish)));
     asked["id"].as_str().expect("it is queued").to_owned()
 }
+
+/// A system call of the trace that ended well, with the number of the line that it began in and of the one that it ended in.
+struct Call {
+    text: String,
+    began: usize,
+    ended: usize,
+}
+
+/// The calls of a trace of several threads: where another thread came between, a call is in two lines.
+fn calls(trace: &str) -> Vec<Call> {
+    let mut begun: std::collections::HashMap<&str, (String, usize)> =
+        std::collections::HashMap::new();
+    let mut calls = Vec::new();
+    for (at, line) in trace.lines().enumerate() {
+        let Some((thread, text)) = line.split_once(' ') else {
+            continue;
+        };
+        let text = text.trim_start();
+        if let Some(first) = text.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, (first.to_owned(), at));
+        } else if text.starts_with("<... ") {
+            let Some((first, began)) = begun.remove(thread) else {
+                continue;
+            };
+            let rest = text.split_once("resumed>").map_or("", |(_, rest)| rest);
+            calls.push(Call {
+                text: first + rest,
+                began,
+                ended: at,
+            });
+        } else {
+            calls.push(Call {
+                text: text.to_owned(),
+                began: at,
+                ended: at,
+            });
+        }
+    }
+    calls
+}
+
+/// The file descriptor that a call was made with, or gave.
+fn descriptor(call: &Call, is_result: bool) -> &str {
+    match is_result {
+        true => call
+            .text
+            .rsplit_once("= ")
+            .map_or("", |(_, number)| number.trim()),
+        false => {
+            let (_, arguments) = call.text.split_once('(').unwrap_or_default();
+            arguments.split([',', ')']).next().unwrap_or_default()
+        }
+    }
+}
+
+#[test]
+fn r4_the_code_is_on_disk_twice_before_the_call_leaves() {
+    let place = Installation::new();
+    let trace = place.path("trace");
+    let mut strace = std::process::Command::new("strace");
+    strace
+        .args(["-f", "-s", "64", "-e"])
+        .arg("trace=openat,connect,fdatasync,fsync,read,recvfrom,readv,write,pwrite64,sendto,writev,sendmsg")
+        .arg("-o")
+        .arg(&trace)
+        .arg(crate::support::binary());
+    let server = place.serve_under(strace);
+    let office = Office::open(&place, &server, "traced");
+    let serial = "TRACED000001";
+    let lock = office.lock(&place, &server, serial);
+    done(&place, &server, &format!("/v1/locks/{lock}"), serial);
+    let port = place.dep.url().rsplit_once(':').unwrap().1.to_owned();
+    let (calls, line, first) = wait_for("the trace to tell of the call", || {
+        let calls = calls(&std::fs::read_to_string(&trace).unwrap());
+        let line = calls.iter().position(|call| {
+            call.text.starts_with("write(") && call.text.contains(", \"1 ") && call.text.len() > 64
+        })?;
+        let to_apple: Vec<&str> = calls
+            .iter()
+            .filter(|call| {
+                call.text.starts_with("connect(") && call.text.contains(&format!("htons({port})"))
+            })
+            .map(|call| descriptor(call, false))
+            .collect();
+        let first = calls[line..].iter().position(|call| {
+            let sends = ["write(", "writev(", "sendto(", "sendmsg("];
+            sends.iter().any(|send| call.text.starts_with(send))
+                && to_apple.contains(&descriptor(call, false))
+        })?;
+        Some((calls, line, line + first))
+    });
+    drop(server);
+
+    let journal = descriptor(&calls[line], false);
+    let named =
+        |call: &&Call| call.text.starts_with("openat(") && descriptor(call, true) == journal;
+    let opened = calls[..line]
+        .iter()
+        .rfind(named)
+        .expect("the journal is opened");
+    assert!(opened.text.contains("/lock-journal"), "{}", opened.text);
+    let is_sync = |call: &Call| {
+        (call.text.starts_with("fdatasync(") || call.text.starts_with("fsync("))
+            && call.text.ends_with("= 0")
+    };
+    let synced = calls[line..first]
+        .iter()
+        .find(|call| {
+            is_sync(call) && descriptor(call, false) == journal && call.began > calls[line].ended
+        })
+        .expect("the journal is synced before the call leaves");
+    assert!(
+        calls[first].began > synced.ended,
+        "the call left before the journal was on disk"
+    );
+    // Its name in the folder too, and before it the request and the call in the database.
+    let asked = calls
+        .iter()
+        .position(|call| call.text.contains("\"POST /v1/devices/"))
+        .expect("the request is read");
+    let before = || calls[asked..line].iter().filter(|call| is_sync(call));
+    let is_folder = |call: &&Call| {
+        let opens = |open: &&Call| {
+            open.text.starts_with("openat(") && descriptor(open, true) == descriptor(call, false)
+        };
+        let opened = calls[..line].iter().rfind(opens);
+        opened.is_some_and(|open| !open.text.contains("O_CREAT"))
+    };
+    assert!(
+        before().any(|call| is_folder(&call)),
+        "the folder is synced"
+    );
+    let kept = before().filter(|call| call.text.starts_with("fdatasync("));
+    assert!(
+        kept.count() >= 2,
+        "the request and the call are not both on disk in the database"
+    );
+}
