@@ -161,3 +161,6 @@ async fn call(queue: &Queue, organisation: &OrganisationId, begun: &Begun) -> Ca
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
