@@ -221,3 +221,41 @@ async fn r13_a_clock_that_is_set_back_does_not_forget_what_was_tried() {
         "the next try waits"
     );
 }
+
+#[tokio::test]
+async fn r16_a_lock_and_an_unlock_of_two_organisations_are_not_under_way_at_once_either() {
+    let desk = Desk::new().await;
+    let made = desk
+        .escrow
+        .organisations()
+        .create(&desk.actor, "The next owner")
+        .await;
+    let escrow::organisations::Created::New(other) = made.unwrap() else {
+        panic!("it is new")
+    };
+    let id = desk.lock(SERIAL).await;
+    let permit: Permit<Unlock> = desk
+        .escrow
+        .authorise(&desk.actor, &other.id, SERIAL)
+        .await
+        .unwrap();
+    let new = NewUnlock {
+        serial: serial(SERIAL),
+        reason: "bought".to_owned(),
+        requester: "desk@example.org".to_owned(),
+        insists: false,
+        urgent: false,
+        idempotency: None,
+    };
+    let asked = desk
+        .escrow
+        .operations()
+        .enqueue(&permit, new)
+        .await
+        .unwrap();
+    let operations::Enqueued::LiveElsewhere(live) = asked else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(live.id, None, "whose it is, is not told");
+    desk.cancel(&id).await;
+}

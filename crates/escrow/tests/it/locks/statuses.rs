@@ -226,3 +226,36 @@ async fn a_wait_that_ends_without_an_answer_is_no_disagreement() {
     let rows = audit_texts(&desk).await;
     assert!(!rows.iter().any(|row| row.contains("disagrees")));
 }
+
+#[tokio::test]
+async fn how_long_a_status_is_waited_for_can_be_set() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    desk.lock_answered(LockOutcome::Locked).await;
+    let settings = StatusSettings {
+        settles_in: Duration::from_secs(60 * 60),
+        ..StatusSettings::default()
+    };
+    let says_none = async || {
+        let none = StatusReading::Said {
+            status: AppleStatus {
+                is_locked: Some(false),
+                lock_type: Some(LockType::None),
+            },
+            more: None,
+        };
+        let statuses = desk.escrow.lock_statuses();
+        statuses
+            .record(&desk.organisation, &serial(SERIAL), none, settings)
+            .await
+            .unwrap();
+    };
+    for minutes in [1, 30, 29] {
+        desk.clock.advance(Duration::from_secs(60 * minutes));
+        says_none().await;
+        assert_eq!(desk.standing().await.0, OurLock::Confirmed);
+    }
+    desk.clock.advance(Duration::from_secs(60));
+    says_none().await;
+    assert_eq!(desk.standing().await, (OurLock::None, Evidence::Status));
+}

@@ -161,3 +161,27 @@ async fn t31_no_answer_keeps_an_account_waiting_for_longer_than_a_day() {
     let until = accounts().await[0].retry_at.unwrap();
     assert!(until <= stage.now().plus(DAY), "{until:?}");
 }
+
+#[tokio::test]
+async fn r12_none_ends_an_unlock_unless_the_person_insists() {
+    let stage = stage().await;
+    stage.account().await;
+    stage.type_code(SERIAL, CODE_A).await;
+    assert_eq!(unlocked(&stage, SERIAL).await, (StateName::NotLocked, 0));
+    let url = format!("{}/v1/devices/{SERIAL}/unlock", stage.url());
+    let wish = r#"{"reason":"the screen says that it is locked","insist":true}"#;
+    let ask = crate::support::client()
+        .post(url)
+        .bearer_auth(stage.token(&["unlock"]).await)
+        .header("content-type", "application/json")
+        .body(wish);
+    let answer = ask.send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    let body: serde_json::Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    // The code is tried; that it was refused then says what Apple's status says.
+    let ended = stage.ended(body["id"].as_str().unwrap()).await;
+    assert_eq!(
+        (ended.state, ended.attempts.len()),
+        (StateName::NotLocked, 1)
+    );
+}
