@@ -56,8 +56,10 @@ pub struct NewLock {
 pub enum Enqueued {
     /// It stands in the queue.
     New(LockView),
-    /// The same was asked before with the same key, or by the same principal with a lock that is still live: it is this one.
+    /// The same was asked before with the same key: it is this one.
     Same(LockView),
+    /// A lock of the same principal is live: it is this one. The wish adds nothing to it; that it was made is on record.
+    UnderWay(LockView),
     /// Another operation of the device is live.
     LiveElsewhere(LiveElsewhere),
     /// The key was used for another request.
@@ -152,7 +154,8 @@ impl Locks<'_> {
             .await
     }
 
-    /// Asks to cancel. Where nothing is in flight the lock ends at once; else the answer in flight wins.
+    /// Asks to cancel. Where nothing is in flight the lock ends at once, also one that needs review; else the answer in
+    /// flight wins. How ours stands is as it was: a code that may be live stays so (R4).
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
@@ -180,6 +183,13 @@ impl Locks<'_> {
                         .detail("operation", id.as_str());
                     audit::record(tx, &escrow, entry).await?;
                     settle(tx, &escrow, organisation, &id).await?;
+                } else if op.state == StateName::NeedsReview {
+                    let after = op
+                        .details::<Details>()?
+                        .review
+                        .map_or("", ReviewReason::as_str);
+                    let entry = confirmed.entry("lock.cancel").detail("after", after);
+                    operations::give_up(tx, &escrow, &op, confirmed.actor(), entry).await?;
                 }
                 let view = known(tx, organisation, &id).await?;
                 Ok(if view.is_done() {
@@ -270,7 +280,11 @@ async fn enqueue(
             return Ok(Enqueued::LiveElsewhere(live.elsewhere(organisation)));
         }
         keep_key(tx, permit, new, &live.id).await?;
-        return Ok(Enqueued::Same(known(tx, organisation, &live.id).await?));
+        let entry = audit::Entry::by(permit.actor(), organisation, "lock.request");
+        let entry = wished(entry, &live.id, &Wish::of(new, None)).result(operations::UNDER_WAY);
+        audit::record(tx, escrow, entry).await?;
+        let view = known(tx, organisation, &live.id).await?;
+        return Ok(Enqueued::UnderWay(view));
     }
     let refusal = async |tx: &mut Tx<'_>, result: &'static str| {
         let entry = permit
@@ -311,15 +325,7 @@ async fn enqueue(
         refusal(tx, "not_assigned").await?;
         return Ok(Enqueued::NotAssigned);
     }
-    let wish = Wish {
-        serial: &new.serial,
-        reason: &new.reason,
-        requester: &new.requester,
-        message: new.message.as_deref(),
-        server_token: token.as_deref(),
-        override_reason: new.override_reason.as_deref(),
-        urgent: new.urgent,
-    };
+    let wish = Wish::of(new, token.as_deref());
     let id = insert(tx, escrow, permit.actor(), organisation, &wish).await?;
     keep_key(tx, permit, new, &id).await?;
     Ok(Enqueued::New(known(tx, organisation, &id).await?))
@@ -357,6 +363,34 @@ pub(crate) struct Wish<'a> {
     pub(crate) urgent: bool,
 }
 
+impl<'a> Wish<'a> {
+    fn of(new: &'a NewLock, server_token: Option<&'a str>) -> Self {
+        Self {
+            serial: &new.serial,
+            reason: &new.reason,
+            requester: &new.requester,
+            message: new.message.as_deref(),
+            server_token,
+            override_reason: new.override_reason.as_deref(),
+            urgent: new.urgent,
+        }
+    }
+}
+
+/// What the audit trail says of a wish, whatever came of it.
+fn wished(entry: audit::Entry, operation: &str, wish: &Wish<'_>) -> audit::Entry {
+    let entry = entry
+        .subject(wish.serial.as_str())
+        .reason(wish.reason)
+        .detail("operation", operation)
+        .detail("requester", wish.requester)
+        .detail("message", wish.message.is_some());
+    match wish.override_reason {
+        Some(why) => entry.detail("override", why),
+        None => entry,
+    }
+}
+
 /// Puts a lock in the queue, with its audit row. No operation of the device may be live.
 pub(crate) async fn insert(
     tx: &mut Tx<'_>,
@@ -390,17 +424,8 @@ pub(crate) async fn insert(
         ],
     )
     .await?;
-    let entry = audit::Entry::by(actor, organisation, "lock.request")
-        .subject(wish.serial.as_str())
-        .reason(wish.reason)
-        .detail("operation", id.as_str())
-        .detail("requester", wish.requester)
-        .detail("message", wish.message.is_some());
-    let entry = match wish.override_reason {
-        Some(why) => entry.detail("override", why),
-        None => entry,
-    };
-    audit::record(tx, escrow, entry).await?;
+    let entry = audit::Entry::by(actor, organisation, "lock.request");
+    audit::record(tx, escrow, wished(entry, &id, wish)).await?;
     Ok(id)
 }
 

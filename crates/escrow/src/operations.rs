@@ -31,7 +31,7 @@ pub use idempotency::Key;
 pub(crate) use idempotency::{Found, find as find_key, keep as keep_key};
 pub use lease::{Claim, Lease, WorkSettings};
 pub(crate) use lease::{Hold, PACE, take as take_lease};
-pub(crate) use state::worker;
+pub(crate) use state::{give_up, worker};
 pub(crate) use view::of_device;
 use view::view;
 pub use view::{AttemptView, Details, OperationView, UnlockSummary};
@@ -86,9 +86,10 @@ pub struct NewUnlock {
 pub enum Enqueued {
     /// It stands in the queue.
     New(OperationView),
-    /// The same was asked before with the same key, or by the same principal with an unlock that is still live: it is
-    /// this one.
+    /// The same was asked before with the same key: it is this one.
     Same(OperationView),
+    /// An unlock of the same principal is live: it is this one. The wish adds nothing to it; that it was made is on record.
+    UnderWay(OperationView),
     /// Another operation of the device is live: another principal's unlock, or a lock.
     LiveElsewhere(LiveElsewhere),
     /// The key was used for another request.
@@ -193,7 +194,8 @@ impl Operations<'_> {
             .await
     }
 
-    /// Asks to cancel. Where nothing is in flight the unlock ends at once; else the answer in flight wins (R15).
+    /// Asks to cancel. Where nothing is in flight the unlock ends at once, also one that needs review; else the answer in
+    /// flight wins (R15).
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
@@ -221,6 +223,13 @@ impl Operations<'_> {
                         .detail("operation", id.as_str());
                     audit::record(tx, &escrow, entry).await?;
                     state::settle(tx, &escrow, organisation, &id).await?;
+                } else if op.state == StateName::NeedsReview {
+                    let after = op
+                        .details::<Details>()?
+                        .review
+                        .map_or("", ReviewReason::as_str);
+                    let entry = confirmed.entry("unlock.cancel").detail("after", after);
+                    give_up(tx, &escrow, &op, confirmed.actor(), entry).await?;
                 }
                 let view = view(tx, organisation, &id)
                     .await?
@@ -410,6 +419,10 @@ async fn enqueue(
             None => {}
         }
     }
+    let entry = permit
+        .entry("unlock.request")
+        .subject(new.serial.as_str())
+        .reason(&new.reason);
     if let Some(live) = live_of_serial(tx, &new.serial).await? {
         if !live.is_of(Kind::Unlock, organisation, principal) {
             return Ok(Enqueued::LiveElsewhere(live.elsewhere(organisation)));
@@ -418,15 +431,16 @@ async fn enqueue(
             let route = Kind::Unlock.as_str();
             idempotency::keep(tx, organisation, principal, route, key, &live.id).await?;
         }
+        let entry = entry
+            .detail("operation", live.id.as_str())
+            .detail("requester", new.requester.as_str())
+            .result(UNDER_WAY);
+        audit::record(tx, escrow, entry).await?;
         let view = view(tx, organisation, &live.id)
             .await?
             .ok_or(Error::Corrupt("operations.id"))?;
-        return Ok(Enqueued::Same(view));
+        return Ok(Enqueued::UnderWay(view));
     }
-    let entry = permit
-        .entry("unlock.request")
-        .subject(new.serial.as_str())
-        .reason(&new.reason);
     if devices::identity_for_unlock(tx, organisation, &new.serial)
         .await?
         .is_none()
@@ -500,6 +514,9 @@ pub(crate) async fn wake_for_credential(
     .await?;
     Ok(())
 }
+
+/// On the audit trail, what came of a wish whose like is under way.
+pub(crate) const UNDER_WAY: &str = "under_way";
 
 /// The live operation of a serial number, whosever it is.
 pub(crate) struct Live {

@@ -6,8 +6,8 @@ use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
 use activation_lock::unlock::{AttemptResult, End, Step};
 
-use super::Details;
 use super::plan::{self, Decision};
+use super::{Details, Operation};
 use crate::db::{Tx, params};
 use crate::permit::{Actor, OrganisationId, Permissions};
 use crate::{Escrow, Result, audit, codes, commands, lock_statuses, locks};
@@ -131,6 +131,35 @@ async fn ended(tx: &mut Tx<'_>, escrow: &Escrow, decision: &Decision, end: &End)
         lock_statuses::expect_not_locked(tx, &op.organisation, &op.serial).await?;
     }
     Ok(())
+}
+
+/// Ends as cancelled what needed a person, an unlock or a lock. `entry` is the wish to, without what it is about. Nothing is in
+/// flight there, and nothing else changes: what a call without an answer left unknown stays so.
+pub(crate) async fn give_up(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    op: &Operation,
+    by: &Actor,
+    entry: audit::Entry,
+) -> Result<()> {
+    let now = tx.now();
+    tx.execute(
+        "UPDATE operations SET state = $3, details = '{}', cancelled_by = $4, ended_at = $5, next_at = $5, \
+         version = version + 1 WHERE organisation = $1 AND id = $2",
+        params![
+            op.organisation.as_str(),
+            op.id.as_str(),
+            StateName::Cancelled.as_str(),
+            by.name(),
+            now
+        ],
+    )
+    .await?;
+    let entry = entry
+        .subject(op.serial.as_str())
+        .detail("operation", op.id.as_str())
+        .result(StateName::Cancelled.as_str());
+    audit::record(tx, escrow, entry).await
 }
 
 /// What is said of an unlock that a code turned off.

@@ -33,6 +33,7 @@ mod listing;
 mod standing;
 mod statuses;
 mod tokens;
+mod wishes;
 
 const SERIAL: &str = "C02XL0GTJGH5";
 
@@ -511,7 +512,7 @@ async fn r16_one_operation_a_device_and_the_second_is_told_of_the_first() {
     desk.add_code(CODE_A, CodeKind::Device).await;
     let id = desk.lock(SERIAL).await;
     let same = desk.ask(desk.wish(SERIAL)).await;
-    assert!(matches!(same, Enqueued::Same(view) if view.id == id));
+    assert!(matches!(same, Enqueued::UnderWay(view) if view.id == id));
     let permit: Permit<Unlock> = desk.permit(SERIAL).await;
     let new = NewUnlock {
         serial: serial(SERIAL),

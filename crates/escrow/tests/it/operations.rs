@@ -56,6 +56,7 @@ fn settings(owner: &str) -> WorkSettings {
 mod credentials;
 mod leases;
 mod order;
+mod wishes;
 
 /// A vault with a push certificate, whose devices and unlocks are one call each.
 struct Desk {

@@ -174,7 +174,10 @@ impl Problem {
             "No such device",
             "No device with this serial number is known here.",
         )
-        .hint("Check the serial number. A device is known once its MDM told of it, or once something was set for it by hand.")
+        .hint(
+            "Check the serial number. A device is known once its MDM told of it, once a list of Apple's enrolment service that \
+             names it was read (`POST /v1/dep-tokens/{id}/sync` reads one now), or once something was set for it by hand.",
+        )
     }
 
     /// The vault or something else failed. The log has the details.

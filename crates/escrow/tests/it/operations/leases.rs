@@ -319,7 +319,7 @@ async fn t33_a_second_operator_is_told_of_the_first_ones_unlock_and_sees_its_res
             matches!(asked, Enqueued::LiveElsewhere(LiveElsewhere { id: Some(live), .. }) if live == id)
         );
     }
-    assert!(matches!(desk.ask(desk.wish(SERIAL)).await, Enqueued::Same(view) if view.id == id));
+    assert!(matches!(desk.ask(desk.wish(SERIAL)).await, Enqueued::UnderWay(view) if view.id == id));
     assert_eq!(desk.work(|_| Outcome::Unlocked).await.len(), 1);
     assert_eq!(desk.state(&id).await, StateName::Unlocked);
     assert!(claim(&desk.escrow, &settings("one")).await.is_none());

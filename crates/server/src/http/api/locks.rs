@@ -302,7 +302,7 @@ pub(super) struct Wish {
     message: Option<String>,
     /// The server token to use, by name or identifier; else the one whose server lists the device.
     server_token: Option<String>,
-    /// Why it is to be done although no server of ours lists the device. 1 to 1,000 characters.
+    /// Why it is to be done although no server of ours lists the device, which must be known all the same. 1 to 1,000 characters.
     override_reason: Option<String>,
     /// The real person behind it; the token's name when left out.
     requester: Option<String>,
@@ -328,9 +328,11 @@ pub(super) struct Wish {
     ),
     request_body = Wish,
     responses(
-        (status = 202, description = "It stands in the queue; or the same was asked before, or a lock of the same token is under \
-            way for this device, and this is it.", body = Lock,
+        (status = 200, description = "A lock of the same token is under way for this device, and this is it. The request adds \
+            nothing to it; that it was made, and why, is on record.", body = Lock,
             headers(("Location" = String, description = "`/v1/locks/{id}`"))),
+        (status = 202, description = "It stands in the queue; or the same was asked before with the same key, and this is it.",
+            body = Lock, headers(("Location" = String, description = "`/v1/locks/{id}`"))),
         (status = 404, description = "`unknown-device`, `unknown-server-token`"),
         (status = 409, description = "`lock-in-progress`, `unlock-in-progress`: an operation of the device is under way; `lock` or \
             `unlock` is its identifier where you may know it. `not-assigned`: no server of ours lists the device. \
@@ -378,7 +380,8 @@ pub(super) async fn request(
         serial,
     };
     match app.escrow.locks().enqueue(&permit, new).await? {
-        Enqueued::New(lock) | Enqueued::Same(lock) => Ok(accepted(lock)),
+        Enqueued::New(lock) | Enqueued::Same(lock) => Ok(located(StatusCode::ACCEPTED, lock)),
+        Enqueued::UnderWay(lock) => Ok(located(StatusCode::OK, lock)),
         Enqueued::LiveElsewhere(live) => Err(in_progress(live)),
         Enqueued::KeyReused => Err(key_reused()),
         Enqueued::NotAssigned => Err(Problem::new(
@@ -407,15 +410,11 @@ fn message(text: &str) -> Result<String, Problem> {
         .map_err(|error| Problem::bad_request(sentence(&error.to_string())))
 }
 
-fn accepted(lock: LockView) -> Response {
+fn located(status: StatusCode, lock: LockView) -> Response {
     let location = HeaderValue::try_from(format!("/v1/locks/{}", lock.id))
         .expect("an identifier is hexadecimal digits and dashes");
-    (
-        StatusCode::ACCEPTED,
-        [(header::LOCATION, location)],
-        Json(Lock::from(lock)),
-    )
-        .into_response()
+    let body = Json(Lock::from(lock));
+    (status, [(header::LOCATION, location)], body).into_response()
 }
 
 fn unknown() -> Problem {
@@ -477,7 +476,7 @@ pub(super) async fn show(
     Ok(Json(lock.ok_or_else(unknown)?.into()))
 }
 
-/// Cancel a lock that Apple has not decided yet. A lock that is on stays on.
+/// Cancel a lock that Apple has not decided yet, or one that needs review. A lock that is on stays on, or may.
 #[utoipa::path(
     delete,
     path = "/v1/locks/{id}",
@@ -535,7 +534,7 @@ pub(super) async fn resume(
         .authorise(&caller.actor, &organisation, subject(&id))
         .await?;
     match app.escrow.locks().resume(&permit, &id).await? {
-        Resumed::Queued(lock) => Ok(accepted(lock)),
+        Resumed::Queued(lock) => Ok(located(StatusCode::ACCEPTED, lock)),
         Resumed::NotInReview(lock) => Err(Problem::new(
             StatusCode::CONFLICT,
             "not-in-review",

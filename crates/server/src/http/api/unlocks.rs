@@ -1,5 +1,7 @@
 //! Unlocks: asked for, watched, cancelled, continued (R12-R15).
 
+use std::borrow::Cow;
+
 use activation_lock::codes::{CodeId, CodeKind};
 use activation_lock::device::SerialNumber;
 use activation_lock::explain;
@@ -288,9 +290,11 @@ pub(super) struct Wish {
     ),
     request_body = Wish,
     responses(
-        (status = 202, description = "It stands in the queue; or the same was asked before, or an unlock of the same token \
-            is under way for this device, and this is it.", body = Unlock,
+        (status = 200, description = "An unlock of the same token is under way for this device, and this is it. The request \
+            adds nothing to it; that it was made, and why, is on record.", body = Unlock,
             headers(("Location" = String, description = "`/v1/unlocks/{id}`"))),
+        (status = 202, description = "It stands in the queue; or the same was asked before with the same key, and this is it.",
+            body = Unlock, headers(("Location" = String, description = "`/v1/unlocks/{id}`"))),
         (status = 404, description = "`unknown-device`"),
         (status = 409, description = "`unlock-in-progress`, `lock-in-progress`: another operation of the device is under way; \
             `unlock` or `lock` is its identifier where you may know it. `no-product-type`: Apple demands it and it is not known; nothing was attempted. \
@@ -332,7 +336,8 @@ pub(super) async fn request(
         serial,
     };
     match app.escrow.operations().enqueue(&permit, new).await? {
-        Enqueued::New(unlock) | Enqueued::Same(unlock) => Ok(accepted(unlock)),
+        Enqueued::New(unlock) | Enqueued::Same(unlock) => Ok(located(StatusCode::ACCEPTED, unlock)),
+        Enqueued::UnderWay(unlock) => Ok(located(StatusCode::OK, unlock)),
         Enqueued::LiveElsewhere(live) => Err(in_progress(live)),
         Enqueued::KeyReused => Err(key_reused()),
         Enqueued::NoProductType => Err(no_product_type()),
@@ -367,25 +372,33 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Probl
         })
 }
 
-fn accepted(unlock: OperationView) -> Response {
+fn located(status: StatusCode, unlock: OperationView) -> Response {
     let location = HeaderValue::try_from(format!("/v1/unlocks/{}", unlock.id))
         .expect("an identifier is hexadecimal digits and dashes");
-    (
-        StatusCode::ACCEPTED,
-        [(header::LOCATION, location)],
-        Json(Unlock::from(unlock)),
-    )
-        .into_response()
+    let body = Json(Unlock::from(unlock));
+    (status, [(header::LOCATION, location)], body).into_response()
 }
 
 /// Another operation of the device is in the way: it has one at a time.
 pub(super) fn in_progress(live: LiveElsewhere) -> Problem {
-    let (name, title) = match live.kind {
+    let (name, title, path) = match live.kind {
         Kind::Unlock => (
             "unlock-in-progress",
             "An unlock of this device is under way",
+            "unlocks",
         ),
-        Kind::Lock => ("lock-in-progress", "A lock of this device is under way"),
+        Kind::Lock => (
+            "lock-in-progress",
+            "A lock of this device is under way",
+            "locks",
+        ),
+    };
+    let hint = match &live.id {
+        Some(id) => Cow::from(format!(
+            "Wait for it to end, agree with whoever asked for it, or cancel it: `DELETE /v1/{path}/{id}`."
+        )),
+        // Another organisation's.
+        None => Cow::from("Wait for it to end."),
     };
     let problem = Problem::new(
         StatusCode::CONFLICT,
@@ -393,7 +406,7 @@ pub(super) fn in_progress(live: LiveElsewhere) -> Problem {
         title,
         "It was asked for before, and a device has one unlock or lock at a time.",
     )
-    .hint("Wait for it to end, or agree with whoever asked for it.");
+    .hint(hint);
     match (live.kind, live.id) {
         (Kind::Unlock, Some(id)) => problem.unlock(id),
         (Kind::Lock, Some(id)) => problem.lock(id),
@@ -478,7 +491,7 @@ pub(super) async fn show(
     Ok(Json(unlock.into()))
 }
 
-/// Cancel an unlock.
+/// Cancel an unlock that is under way, or one that needs review.
 #[utoipa::path(
     delete,
     path = "/v1/unlocks/{id}",
@@ -536,7 +549,7 @@ pub(super) async fn resume(
         .authorise(&caller.actor, &organisation, subject(&id))
         .await?;
     match app.escrow.operations().resume(&permit, &id).await? {
-        Resumed::Queued(unlock) => Ok(accepted(unlock)),
+        Resumed::Queued(unlock) => Ok(located(StatusCode::ACCEPTED, unlock)),
         Resumed::NotInReview(unlock) => Err(Problem::new(
             StatusCode::CONFLICT,
             "not-in-review",

@@ -196,6 +196,20 @@ async fn t33_of_a_lock_and_an_unlock_the_second_is_told_of_the_first() {
         .await;
     assert_eq!(answer.refusal(), (409, "lock-in-progress".to_owned()));
     assert_eq!(answer.json()["lock"], lock.as_str());
+    let hint = answer.json()["hint"].as_str().unwrap().to_owned();
+    assert!(
+        hint.contains(&format!("`DELETE /v1/locks/{lock}`")),
+        "{hint}"
+    );
+    let again = ask(&client, "", &json!({ "reason": "stolen", "urgent": true })).await;
+    assert_eq!(
+        (again.status, again.header("location")),
+        (200, Some(format!("/v1/locks/{lock}").as_str()))
+    );
+    assert_eq!(
+        (&again.json()["reason"], &again.json()["urgent"]),
+        (&json!("lost"), &json!(false))
+    );
     let other = Client::with(&stage, &["lock"]).await;
     let answer = ask(&other, "", &json!({ "reason": "lost" })).await;
     assert_eq!(answer.refusal(), (409, "lock-in-progress".to_owned()));
@@ -234,6 +248,24 @@ async fn a_lock_that_needs_review_is_continued_and_no_other() {
     // What is of one kind is not found as the other.
     let unlock = client.get(&format!("/v1/unlocks/{lock}")).await;
     assert_eq!(unlock.refusal(), (404, "unknown-unlock".to_owned()));
+}
+
+#[tokio::test]
+async fn r15_a_lock_that_needs_review_is_cancelled_and_what_was_unknown_stays_so() {
+    let stage = stage().await;
+    let client = Client::with(&stage, &["lock"]).await;
+    stage.dep.refuse_lock(SERIAL, Some("SOMETHING_NEW"));
+    let lock = id(&ask(&client, "", &json!({ "reason": "lost" })).await);
+    let ended = done(&stage, &client, &lock).await;
+    assert_eq!(ended["state"], "needs_review");
+    let answer = client.delete(&format!("/v1/locks/{lock}")).await;
+    assert_eq!(
+        (answer.status, &answer.json()["state"]),
+        (200, &json!("cancelled"))
+    );
+    assert_eq!(answer.json()["review"], Value::Null);
+    let device = client.get(DEVICE).await.json();
+    assert_eq!(device["organisation_lock"]["state"], "unknown");
 }
 
 #[tokio::test]

@@ -122,15 +122,27 @@ async fn the_same_key_with_the_same_body_is_the_same_unlock() {
             "{other}"
         );
     }
-    // Another wish of the same token while one is under way is that one.
+    // Another wish of the same token while one is under way is that one, and adds nothing but its own line on record.
+    for key in ["key-2", ""] {
+        let wish = json!({ "reason": "again", "requester": "bert@example.org", "urgent": true });
+        let answer = ask(&client, key, &wish).await;
+        let location = answer.header("location").unwrap();
+        assert_eq!(location, format!("/v1/unlocks/{first}"));
+        let unlock = answer.json();
+        assert_eq!((answer.status, &unlock["id"]), (200, &json!(first)));
+        assert_eq!(
+            (&unlock["reason"], &unlock["urgent"]),
+            (&json!("returned"), &json!(false))
+        );
+    }
+    let admin = Client::with(&stage, &["admin"]).await;
+    let row = &admin.get("/v1/audit?action=unlock.request").await.json()["items"][0];
     assert_eq!(
-        id(&ask(&client, "key-2", &json!({ "reason": "again" })).await),
-        first
+        (&row["reason"], &row["result"]),
+        (&json!("again"), &json!("under_way"))
     );
-    assert_eq!(
-        id(&ask(&client, "", &json!({ "reason": "again" })).await),
-        first
-    );
+    assert_eq!(row["details"]["requester"], "bert@example.org");
+    assert_eq!(row["details"]["operation"], first.as_str());
 
     // The key outlives the unlock; without it a new one is made.
     assert_eq!(
@@ -169,6 +181,11 @@ async fn t33_somebody_elses_unlock_is_named() {
         let answer = ask(&second, key, &json!({ "reason": "mine" })).await;
         assert_eq!(answer.refusal(), (409, "unlock-in-progress".to_owned()));
         assert_eq!(answer.json()["unlock"], id.as_str());
+        let hint = answer.json()["hint"].as_str().unwrap().to_owned();
+        assert!(
+            hint.contains(&format!("`DELETE /v1/unlocks/{id}`")),
+            "{hint}"
+        );
     }
     assert_eq!(second.get(&format!("/v1/unlocks/{id}")).await.status, 200);
 }
@@ -195,6 +212,8 @@ async fn r15_without_a_product_type_it_is_said_how_to_supply_it() {
 
     let answer = client.post("/v1/devices/SIMNEVER1/unlock", wish).await;
     assert_eq!(answer.refusal(), (404, "unknown-device".to_owned()));
+    let hint = answer.json()["hint"].as_str().unwrap().to_owned();
+    assert!(hint.contains("`POST /v1/dep-tokens/{id}/sync`"), "{hint}");
     let rows = client
         .get("/v1/audit?action=unlock.request&subject=SIMBARE1")
         .await
@@ -255,6 +274,32 @@ async fn an_unlock_is_cancelled_once() {
     let answer = client.post(&format!("{path}/continue"), json!({})).await;
     assert_eq!(answer.refusal(), (409, "not-in-review".to_owned()));
     assert_eq!(answer.json()["unlock"], id.as_str());
+}
+
+#[tokio::test]
+async fn r15_what_needs_review_ends_as_cancelled_when_a_person_says_so() {
+    let stage = stage().await;
+    let client = Client::with(&stage, &["unlock"]).await;
+    let id = id(&ask(&client, "", &json!({ "reason": "returned" })).await);
+    stage
+        .escrow()
+        .operations()
+        .hold_after_restore()
+        .await
+        .unwrap();
+    let path = format!("/v1/unlocks/{id}");
+    assert_eq!(client.get(&path).await.json()["state"], "needs_review");
+    let answer = client.delete(&path).await;
+    let unlock = answer.json();
+    assert_eq!(
+        (answer.status, &unlock["state"]),
+        (200, &json!("cancelled"))
+    );
+    assert_eq!(unlock["review"], Value::Null);
+    assert_eq!(
+        unlock["explanation"]["happened"],
+        "token for unlock cancelled the unlock."
+    );
 }
 
 #[tokio::test]

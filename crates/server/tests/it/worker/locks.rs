@@ -370,7 +370,7 @@ async fn t33_a_lock_and_an_unlock_of_one_device_come_one_after_the_other() {
     stage.dep.push_fault(Fault::hold(&gate).on(LOCK));
     let lock = stage.lock(SERIAL).await;
     let second = stage.ask_for_lock(lock_wish(SERIAL)).await;
-    assert!(matches!(second, Enqueued::Same(same) if same.id == lock.id));
+    assert!(matches!(second, Enqueued::UnderWay(same) if same.id == lock.id));
     let unlock = stage.ask_for_unlock(SERIAL).await;
     assert!(
         matches!(unlock, UnlockEnqueued::LiveElsewhere(live) if live.id == Some(lock.id.clone()))

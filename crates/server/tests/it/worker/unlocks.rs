@@ -222,7 +222,7 @@ async fn r16_no_second_call_for_a_device_leaves_while_one_is_in_flight() {
     )
     .await;
     let again = stage.ask_for_unlock(SERIAL).await;
-    assert!(matches!(again, Enqueued::Same(view) if view.id == asked.id));
+    assert!(matches!(again, Enqueued::UnderWay(view) if view.id == asked.id));
     // Well within the lease, which outlasts the time-out of the call.
     stage.clock.advance(Duration::from_secs(60));
     stage.enrolled("SIMTEST00002", Kind::IpadWifi).await;
