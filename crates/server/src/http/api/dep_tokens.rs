@@ -370,7 +370,6 @@ async fn from_file(
              upload its certificate, and download the token anew",
         ));
     }
-    let mut refused = None;
     for kept in keys {
         let key = TokenKey::from_pem(
             kept.private_key.as_bytes(),
@@ -380,14 +379,17 @@ async fn from_file(
         match ServerToken::open(&file, &key) {
             Ok(token) => return apple_access(app, &token, Some(kept.id)),
             // Made for another of our keys, perhaps.
-            Err(error @ (TokenFileError::OtherCertificate | TokenFileError::NotOpened)) => {
-                refused = Some(error);
-            }
+            Err(TokenFileError::OtherCertificate | TokenFileError::NotOpened) => {}
             Err(error) => return Err(unusable(&error.to_string())),
         }
     }
     Err(unusable(
-        &refused.map_or_else(String::new, |error| error.to_string()),
+        "Apple made this server token file for another certificate: no key that was made here opens it",
+    )
+    .hint(
+        "Make a key here (`lockwarden dep keypair`), upload its certificate to the server's settings in Apple Business Manager \
+         or Apple School Manager, save, download a new token there, and import that one. Where another program has the key of \
+         this file, let that program open it, and import the token as JSON.",
     ))
 }
 

@@ -108,6 +108,16 @@ async fn t10_what_is_no_token_is_refused_each_with_its_own_words() {
     let certificate = office.key().await;
     let wrong = unusable(&office.import(&token, &other).await);
     assert!(wrong.contains("another certificate"), "{wrong}");
+    let answer = office.import(&token, &other).await.json();
+    let hint = answer["hint"].as_str().unwrap();
+    assert!(
+        hint.contains("dep keypair") && hint.contains("as JSON"),
+        "{hint}"
+    );
+    assert!(
+        !wrong.contains("give the private key"),
+        "no option takes one: {wrong}"
+    );
     let whole = office.stage.dep.token_file(&token, &certificate);
     let half = data_encoding::BASE64.encode(&whole[..whole.len() / 2]);
     let cut = unusable(&office.put(json!({ "name": "main", "file": half })).await);
