@@ -458,15 +458,19 @@ fn on_the_command_line(kind: &str, problem: &Value) -> Option<String> {
             .to_owned(),
         "unlock-in-progress" => {
             let id = problem.get("unlock").and_then(Value::as_str)?;
-            format!("`lockwarden unlocks show {id}` shows it; wait for it to end, or agree with whoever asked for it")
+            in_the_way("unlocks", id)
         }
         "lock-in-progress" => {
             let id = problem.get("lock").and_then(Value::as_str)?;
-            format!("`lockwarden locks show {id}` shows it; wait for it to end, or agree with whoever asked for it")
+            in_the_way("locks", id)
         }
         "not-assigned" => "assign the device to this server in Apple Business Manager or Apple School Manager, have the list \
             read (`lockwarden dep sync NAME`), and ask again. If the list is wrong, say why with --override-reason: Apple \
             decides in the end"
+            .to_owned(),
+        "unknown-device" => "check the serial number; a device is known once its MDM told of it, once a list of Apple's enrolment \
+            service that names it was read (`lockwarden dep sync NAME` reads one now), or once something was set for it by hand \
+            (`lockwarden devices set`)"
             .to_owned(),
         "unknown-server-token" => "`lockwarden dep tokens` lists them".to_owned(),
         "no-business-api" => "somebody with the role of Administrator makes an API account in Apple Business Manager or Apple \
@@ -477,6 +481,14 @@ fn on_the_command_line(kind: &str, problem: &Value) -> Option<String> {
         "unknown-token" => "`lockwarden token list` lists them".to_owned(),
         _ => return None,
     })
+}
+
+/// What to do about a lock or an unlock that another one has to wait for.
+fn in_the_way(all: &str, id: &str) -> String {
+    format!(
+        "`lockwarden {all} show {id}` shows it; wait for it to end, agree with whoever asked for it, or end it with `lockwarden \
+         {all} cancel {id}`"
+    )
 }
 
 fn which_one(known: &[&str]) -> String {
@@ -528,6 +540,9 @@ mod tests {
             refused(StatusCode::CONFLICT, body).hint.as_deref(),
             Some("say which one with --organisation NAME: A, B")
         );
+        let body = br#"{"type":"urn:lockwarden:problem:unknown-device","title":"t","detail":"d","hint":"`POST ...`"}"#;
+        let hint = refused(StatusCode::NOT_FOUND, body).hint.unwrap();
+        assert!(hint.contains("`lockwarden dep sync NAME`"), "{hint}");
         assert!(
             refused(StatusCode::BAD_GATEWAY, b"<html>")
                 .what

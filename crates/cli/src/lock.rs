@@ -16,6 +16,22 @@ pub(crate) const LOCK: Kind = Kind {
     all: "locks",
     call: "call",
     calls: "calls",
+    facts: &[
+        ("id", "id"),
+        ("serial", "serial"),
+        ("state", "state"),
+        ("message", "message"),
+        ("reason", "reason"),
+        ("not listed, but", "override_reason"),
+    ],
+    columns: &[
+        ("CALL", "position"),
+        ("OUTCOME", "outcome"),
+        ("APPLE'S WORD", "response_status"),
+        ("STATUS", "status"),
+        ("SENT TO", "recipient"),
+        ("AT", "began_at"),
+    ],
     exit_status,
 };
 
@@ -43,7 +59,7 @@ pub(crate) struct LockArgs {
     /// The server token to use, by its name [default: the one whose server lists the device]
     #[arg(long, value_name = "NAME")]
     server_token: Option<String>,
-    /// Lock it although no server of ours lists it, and why: kept on record
+    /// Lock it although no server of ours lists it, and why: kept on record. It must be a device that is known here
     #[arg(long, value_name = "TEXT")]
     override_reason: Option<String>,
     /// Who it is for, a real person: kept on record [default: the token's name]

@@ -22,7 +22,7 @@ enum LocksCommand {
     List(ListArgs),
     /// Show how it stands, with every call
     Show(NamedArgs),
-    /// Cancel it; an answer of Apple that is on its way wins, and a lock that is on stays on
+    /// Cancel it, also one that needs review; an answer on its way wins, and a lock that is on stays on
     Cancel(NamedArgs),
     /// Let one that needs review go on, with the same code and a new deadline
     Continue(ContinueArgs),
@@ -110,40 +110,6 @@ async fn list(args: ListArgs, voice: Voice) -> Outcome {
 }
 
 fn tell(lock: &Value, voice: Voice) -> Outcome {
-    voice.data(lock, || {
-        let mut text = show::pairs(
-            lock,
-            &[
-                ("id", "id"),
-                ("serial", "serial"),
-                ("state", "state"),
-                ("message", "message"),
-                ("reason", "reason"),
-                ("not listed, but", "override_reason"),
-                ("for", "requester"),
-                ("asked by", "requested_by"),
-                ("asked at", "requested_at"),
-                ("deadline", "deadline"),
-                ("ended", "ended_at"),
-            ],
-        );
-        for line in show::words(lock) {
-            text.push('\n');
-            text.push_str(&line);
-        }
-        let calls = lock.get("calls").map_or(&[][..], show::rows);
-        if !calls.is_empty() {
-            let columns = &[
-                ("CALL", "position"),
-                ("OUTCOME", "outcome"),
-                ("APPLE'S WORD", "response_status"),
-                ("STATUS", "status"),
-                ("SENT TO", "recipient"),
-                ("AT", "began_at"),
-            ];
-            text.push_str(&format!("\n\n{}", show::table(columns, calls)));
-        }
-        text
-    })?;
+    voice.data(lock, || LOCK.page(lock))?;
     Ok(DONE)
 }

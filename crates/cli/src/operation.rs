@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use activation_lock::device::SerialNumber;
 use data_encoding::HEXLOWER;
+use reqwest::StatusCode;
 use seal::Random as _;
 use serde_json::Value;
 
@@ -24,8 +25,37 @@ pub(crate) struct Kind {
     pub(crate) call: &'static str,
     /// Where the calls of one are in its JSON: `attempts`.
     pub(crate) calls: &'static str,
+    /// What is shown of one, by heading and key. Those of [`Kind::page`] follow.
+    pub(crate) facts: &'static [(&'static str, &'static str)],
+    /// What is shown of each of its calls, by heading and key.
+    pub(crate) columns: &'static [(&'static str, &'static str)],
     /// The exit status of the state it ended in.
     pub(crate) exit_status: fn(&str) -> u8,
+}
+
+/// What is shown of either.
+const FACTS: &[(&str, &str)] = &[
+    ("for", "requester"),
+    ("asked by", "requested_by"),
+    ("asked at", "requested_at"),
+    ("waits until", "until"),
+    ("deadline", "deadline"),
+    ("cancelled by", "cancelled_by"),
+    ("ended", "ended_at"),
+];
+
+fn needs_review(operation: &Value) -> bool {
+    operation
+        .get("state")
+        .is_some_and(|state| state == "needs_review")
+}
+
+/// Until when it waits, if it does.
+fn until(operation: &Value) -> Option<String> {
+    let waiting = operation
+        .get("waiting")
+        .filter(|one| one.get("until").is_some_and(Value::is_string))?;
+    Some(show::cell(waiting, "until"))
 }
 
 /// A key that makes asking twice ask once, as it fits into a header.
@@ -57,27 +87,36 @@ impl Kind {
             HEXLOWER.encode(&bytes)
         });
         let path = ["devices", serial.as_str(), self.one];
-        let queued = api
-            .ask(Ask::post(&path).json(wish)?.once(&key))
-            .await?
-            .json()?;
-        let id = queued.get("id").and_then(Value::as_str).ok_or_else(|| {
+        let answer = api.ask(Ask::post(&path).json(wish)?.once(&key)).await?;
+        let asked = answer.json()?;
+        let id = asked.get("id").and_then(Value::as_str).ok_or_else(|| {
             Failure::new(format!("the server's answer names no {}", self.one))
                 .hint("is the server of the same version?")
         })?;
-        if !wait {
-            voice.data(&queued, || {
-                format!("{id}  {}", show::cell(&queued, "state"))
-            })?;
+        let is_under_way = answer.status == StatusCode::OK;
+        if is_under_way {
             voice.talk(format!(
-                "asked for; `lockwarden devices show {serial}` shows how it stands"
+                "{} {id} is under way since {}; yours adds nothing to it, and is on record",
+                self.one,
+                show::cell(&asked, "requested_at")
+            ));
+        }
+        if !wait {
+            voice.data(&asked, || format!("{id}  {}", show::cell(&asked, "state")))?;
+            let asked_for = if is_under_way { "" } else { "asked for; " };
+            voice.talk(format!(
+                "{asked_for}`lockwarden {} show {id}` shows how it stands",
+                self.all
             ));
             return Ok(DONE);
         }
-        voice.talk(format!(
-            "{} {id} is queued; it goes on when you leave this",
-            self.one
-        ));
+        if !is_under_way {
+            voice.talk(format!(
+                "{} {id} is {}; it goes on when you leave this",
+                self.one,
+                show::cell(&asked, "state")
+            ));
+        }
         self.ended(api, id, voice).await
     }
 
@@ -92,6 +131,10 @@ impl Kind {
         voice.data(&ended, || {
             let mut lines = vec![format!("{}: {state}", show::cell(&ended, "serial"))];
             lines.extend(show::words(&ended));
+            if needs_review(&ended) {
+                lines.extend(self.answers(&ended));
+            }
+            lines.extend(self.next(&ended));
             lines.join("\n")
         })?;
         Ok((self.exit_status)(&state))
@@ -132,7 +175,9 @@ impl Kind {
                 return Ok(operation);
             }
             let wait = if operation.get("state").and_then(Value::as_str) == Some("waiting") {
-                format!("waiting: {}", show::words(&operation).join(" "))
+                let until = until(&operation).map(|until| format!(" until {until}"));
+                let until = until.unwrap_or_default();
+                format!("waiting{until}: {}", show::sentences(&operation))
             } else {
                 String::new()
             };
@@ -142,6 +187,48 @@ impl Kind {
             last_wait = wait;
             machine::pause(LOOK_EVERY).await;
         }
+    }
+
+    /// One as it stands, with each of its calls.
+    pub(crate) fn page(&self, operation: &Value) -> String {
+        let facts: Vec<_> = self.facts.iter().chain(FACTS).copied().collect();
+        let mut known = operation.clone();
+        known["until"] = operation
+            .pointer("/waiting/until")
+            .cloned()
+            .unwrap_or_default();
+        let mut lines = vec![show::pairs(&known, &facts)];
+        lines.extend(show::words(operation));
+        lines.extend(self.next(operation));
+        let calls = operation.get(self.calls).map_or(&[][..], show::rows);
+        if !calls.is_empty() {
+            lines.push(format!("\n{}", show::table(self.columns, calls)));
+        }
+        lines.extend(self.answers(operation));
+        lines.join("\n")
+    }
+
+    /// The texts of the answers that have one, each on its own line.
+    fn answers(&self, operation: &Value) -> Vec<String> {
+        let calls = operation.get(self.calls).map_or(&[][..], show::rows);
+        let texts = calls.iter().filter(|call| {
+            let text = call.get("diagnostic").and_then(Value::as_str);
+            text.is_some_and(|text| !text.is_empty())
+        });
+        let line = |call| {
+            let (number, text) = (show::cell(call, "position"), show::cell(call, "diagnostic"));
+            format!("answer to {} {number}: {text}", self.call)
+        };
+        texts.map(line).collect()
+    }
+
+    /// The commands that a person has to choose from, where it waits for one.
+    fn next(&self, operation: &Value) -> Option<String> {
+        let id = operation.get("id").and_then(Value::as_str)?;
+        let all = self.all;
+        needs_review(operation).then(|| {
+            format!("`lockwarden {all} continue {id}` lets it go on, `lockwarden {all} cancel {id}` ends it")
+        })
     }
 
     fn call_line(&self, index: usize, call: &Value) -> String {
@@ -159,7 +246,7 @@ impl Kind {
             .and_then(Value::as_str)
             .map(|kind| format!(", {kind} code"))
             .unwrap_or_default();
-        let happened = show::words(call).into_iter().next().unwrap_or_default();
+        let happened = show::happened(call).unwrap_or_default();
         format!(
             "{} {}{kind}: {outcome}{status}  {happened}",
             self.call,

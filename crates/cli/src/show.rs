@@ -120,29 +120,51 @@ pub(crate) fn rows(answer: &Value) -> &[Value] {
     list.map_or(&[], Vec::as_slice)
 }
 
+/// What happened, if the object says so in words.
+pub(crate) fn happened(object: &Value) -> Option<String> {
+    said(object, "happened")
+}
+
 /// What happened, what it means and what to do, each on its own line, if the object has these words.
 pub(crate) fn words(object: &Value) -> Vec<String> {
-    let words = ["explanation", "words"]
-        .iter()
-        .find_map(|key| object.get(key).filter(|value| value.is_object()))
-        .unwrap_or(object);
-    ["happened", "means", "to_do"]
-        .iter()
-        .filter_map(|key| words.get(key).and_then(Value::as_str))
-        .map(|text| visible(text, &[]).into_owned())
+    let to_do = said(object, "to_do").map(|to_do| format!("What to do: {to_do}"));
+    let means = said(object, "means");
+    happened(object)
+        .into_iter()
+        .chain(means)
+        .chain(to_do)
         .collect()
 }
 
 /// The same in one line. That nothing is to be done is not said: nobody asked.
 pub(crate) fn sentences(object: &Value) -> String {
-    let mut words = words(object);
-    words.retain(|words| words != "Nothing.");
-    words.join(" ")
+    let words = ["happened", "means", "to_do"].map(|part| said(object, part));
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let told: Vec<&str> = words
+        .iter()
+        .map(String::as_str)
+        .filter(|words| *words != "Nothing.")
+        .collect();
+    told.join(" ")
+}
+
+fn said(object: &Value, part: &str) -> Option<String> {
+    let words = ["explanation", "words"]
+        .iter()
+        .find_map(|key| object.get(key).filter(|value| value.is_object()))
+        .unwrap_or(object);
+    let text = words.get(part)?.as_str()?;
+    Some(visible(text, &[]).into_owned())
+}
+
+/// The moment under a key, if there is one.
+pub(crate) fn instant(object: &Value, key: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(object.get(key)?.as_str()?, &Rfc3339).ok()
 }
 
 /// How long before `now` a moment is: `3 minutes ago`.
 pub(crate) fn age(object: &Value, key: &str, now: Timestamp) -> Option<String> {
-    let at = OffsetDateTime::parse(object.get(key)?.as_str()?, &Rfc3339).ok()?;
+    let at = instant(object, key)?;
     let passed = i128::from(now.0) - at.unix_timestamp_nanos().div_euclid(1_000_000);
     let minutes = passed.div_euclid(60_000);
     let (count, unit) = match minutes {
@@ -212,6 +234,15 @@ mod tests {
         assert_eq!(
             sentences(&words("Nothing: it ends.")),
             "It did. It is. Nothing: it ends."
+        );
+    }
+
+    #[test]
+    fn what_to_do_is_called_so_where_it_has_a_line_of_its_own() {
+        let said = json!({ "happened": "It did.", "means": "It is.", "to_do": "Nothing." });
+        assert_eq!(
+            words(&json!({ "explanation": said })),
+            ["It did.", "It is.", "What to do: Nothing."]
         );
     }
 

@@ -15,6 +15,21 @@ pub(crate) const UNLOCK: Kind = Kind {
     all: "unlocks",
     call: "attempt",
     calls: "attempts",
+    facts: &[
+        ("id", "id"),
+        ("serial", "serial"),
+        ("state", "state"),
+        ("reason", "reason"),
+    ],
+    columns: &[
+        ("ATTEMPT", "position"),
+        ("OUTCOME", "outcome"),
+        ("STATUS", "status"),
+        ("CODE", "code_kind"),
+        ("CURRENT", "code_current"),
+        ("SENT TO", "recipient"),
+        ("AT", "began_at"),
+    ],
     exit_status,
 };
 

@@ -4,7 +4,6 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::api::{Api, Ask, ServerArgs};
-use crate::show;
 use crate::unlock::UNLOCK;
 use crate::voice::{DONE, Outcome, Voice};
 
@@ -19,7 +18,7 @@ pub(crate) struct UnlocksArgs {
 enum UnlocksCommand {
     /// Show how it stands, with every attempt
     Show(NamedArgs),
-    /// Cancel it; an answer of Apple that is on its way wins
+    /// Cancel it, also one that needs review; an answer on its way wins
     Cancel(NamedArgs),
     /// Let one that needs review go on, with new limits and a new deadline
     Continue(ContinueArgs),
@@ -73,39 +72,6 @@ pub(crate) async fn run(args: UnlocksArgs, voice: Voice) -> Outcome {
 }
 
 fn tell(unlock: &Value, voice: Voice) -> Outcome {
-    voice.data(unlock, || {
-        let mut text = show::pairs(
-            unlock,
-            &[
-                ("id", "id"),
-                ("serial", "serial"),
-                ("state", "state"),
-                ("reason", "reason"),
-                ("for", "requester"),
-                ("asked by", "requested_by"),
-                ("asked at", "requested_at"),
-                ("deadline", "deadline"),
-                ("ended", "ended_at"),
-            ],
-        );
-        for line in show::words(unlock) {
-            text.push('\n');
-            text.push_str(&line);
-        }
-        let attempts = unlock.get("attempts").map_or(&[][..], show::rows);
-        if !attempts.is_empty() {
-            let columns = &[
-                ("ATTEMPT", "position"),
-                ("OUTCOME", "outcome"),
-                ("STATUS", "status"),
-                ("CODE", "code_kind"),
-                ("CURRENT", "code_current"),
-                ("SENT TO", "recipient"),
-                ("AT", "began_at"),
-            ];
-            text.push_str(&format!("\n\n{}", show::table(columns, attempts)));
-        }
-        text
-    })?;
+    voice.data(unlock, || UNLOCK.page(unlock))?;
     Ok(DONE)
 }

@@ -30,7 +30,7 @@ pub(super) fn of(device: &Value, now: Timestamp) -> String {
         device.get("organisation_lock").map(organisation_lock),
         device
             .get("apple_status")
-            .map(|status| apple_status(status, now)),
+            .map(|status| apple_status(status, device, now)),
     ];
     for lines in locks.into_iter().flatten() {
         text.push_str(&format!("\n\n{}", lines.join("\n")));
@@ -118,7 +118,7 @@ fn organisation_lock(lock: &Value) -> Vec<String> {
 }
 
 /// What Apple says of the lock, and how old that is.
-fn apple_status(status: &Value, now: Timestamp) -> Vec<String> {
+fn apple_status(status: &Value, device: &Value, now: Timestamp) -> Vec<String> {
     let is_there = |key: &str| status.get(key).is_some_and(|value| !value.is_null());
     let aged = |key: &str| {
         let age = show::age(status, key, now).map(|age| format!(" ({age})"));
@@ -138,6 +138,7 @@ fn apple_status(status: &Value, now: Timestamp) -> Vec<String> {
     if status.get("explanation").is_some_and(Value::is_object) {
         lines.push(show::sentences(status));
     }
+    lines.extend(overtaken(status, device));
     if is_there("more") {
         lines.push(format!("Apple also says: {}", show::cell(status, "more")));
     }
@@ -156,6 +157,30 @@ fn apple_status(status: &Value, now: Timestamp) -> Vec<String> {
         lines.push(lock_status::NOBODY_TO_ASK.to_owned());
     }
     lines
+}
+
+/// That a lock was turned off or on since Apple's status was read: until it is read again it tells of before.
+fn overtaken(status: &Value, device: &Value) -> Option<String> {
+    let read_at = show::instant(status, "read_at")?;
+    let changes = [
+        ("unlock", "unlocks", &["unlocked", "probably_unlocked"][..]),
+        ("lock", "locks", &["locked"]),
+    ];
+    let since = changes.iter().flat_map(|(what, key, states)| {
+        let rows = device.get(*key).map_or(&[][..], show::rows).iter();
+        let ended = rows.filter(|row| {
+            let state = row.get("state").and_then(Value::as_str);
+            state.is_some_and(|state| states.contains(&state))
+        });
+        ended.filter_map(move |row| Some((show::instant(row, "ended_at")?, *what, row)))
+    });
+    let (_, what, row) = since
+        .filter(|(at, ..)| *at > read_at)
+        .max_by_key(|(at, ..)| *at)?;
+    Some(format!(
+        "That was read before the {what} of {}; `lockwarden lock-status SERIAL --fresh` asks Apple again.",
+        show::cell(row, "ended_at")
+    ))
 }
 
 /// What a row says that changes what the codes of a device are worth (T28). Only lists of Apple's say such things.
@@ -182,4 +207,44 @@ fn facts(row: &Value) -> Vec<String> {
         ));
     }
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_status_that_was_read_before_the_newest_unlock_or_lock_is_called_so() {
+        let page = |unlocked_at: Value, locked_at: Value| {
+            let device = json!({
+                "summary": { "serial": "SIMPAD1" },
+                "apple_status": {
+                    "read_at": "2026-01-02T03:04:05.500Z",
+                    "explanation": { "happened": "Apple says that a person has locked the device.", "means": "It is.", "to_do": "Nothing." },
+                },
+                "unlocks": [
+                    { "state": "rejected", "ended_at": "2026-01-02T03:09:00.000Z" },
+                    { "state": "unlocked", "ended_at": unlocked_at },
+                ],
+                "locks": [{ "state": "locked", "ended_at": locked_at }],
+            });
+            of(&device, Timestamp(0))
+        };
+        let before = "2026-01-02T03:04:05.499Z";
+        let after = "2026-01-02T03:04:05.501Z";
+        let later = "2026-01-02T03:05:00.000Z";
+        let fresh = page(before.into(), Value::Null);
+        assert!(!fresh.contains("That was read before"), "{fresh}");
+        let told = page(after.into(), before.into());
+        assert!(
+            told.contains("That was read before the unlock of 2026-01-02 03:04:05Z;"),
+            "{told}"
+        );
+        let told = page(after.into(), later.into());
+        assert!(
+            told.contains("That was read before the lock of 2026-01-02 03:05:00Z;"),
+            "{told}"
+        );
+    }
 }

@@ -107,6 +107,8 @@ impl Stage {
     }
 }
 
+mod wishes;
+
 fn state(lock: &Value) -> &str {
     lock["state"].as_str().unwrap_or_default()
 }
@@ -263,9 +265,13 @@ fn a_lock_that_waits_for_a_server_token_is_shown_and_cancelled() {
     let mut waiting = waiting.spawn().unwrap();
     wait_for("the wait to be told", || {
         let told = std::fs::read_to_string(&told).unwrap();
-        told.contains("waiting: There is no server token")
-            .then_some(())
+        told.contains(": There is no server token").then_some(())
     });
+    let told = std::fs::read_to_string(&told).unwrap();
+    let waits = told
+        .lines()
+        .find(|line| line.contains(": There is no"))
+        .unwrap();
     let lock = stage.ok(&["locks", "list", &serial])[0].clone();
     assert_eq!(state(&lock), "waiting");
     let id = lock["id"].as_str().unwrap();
@@ -275,16 +281,23 @@ fn a_lock_that_waits_for_a_server_token_is_shown_and_cancelled() {
         shown.contains("There is no server token for this organisation"),
         "{shown}"
     );
+    let until = shown
+        .lines()
+        .find_map(|line| line.strip_prefix("waits until"));
+    let until = until.expect("the time of the next try is shown").trim();
+    assert!(
+        waits.starts_with(&format!("waiting until {until}: ")),
+        "{until}: {waits}"
+    );
     // Asked twice with the same key it is the same lock; another operation is told of it.
     let twice = stage.ok(&arguments[..arguments.len() - 1]);
     assert_eq!(twice["id"], lock["id"]);
     let unlock = stage.run(&["unlock", &serial, "--reason", "found"]);
     assert_eq!(unlock.status, 1);
-    assert!(
-        unlock
-            .stderr
-            .contains(&format!("`lockwarden locks show {id}`"))
-    );
+    for command in ["show", "cancel"] {
+        let told = format!("`lockwarden locks {command} {id}`");
+        assert!(unlock.stderr.contains(&told), "{}", unlock.stderr);
+    }
 
     let cancelled = stage.ok(&["locks", "cancel", id]);
     assert_eq!(state(&cancelled), "cancelled");
