@@ -30,7 +30,8 @@ Devices, locks and push certificates:
   GET /ca.pem
 Enrolment service:
   POST /dep/tokens  {server_name?}; it answers with the token
-  PATCH /dep/tokens/{consumer_key}  {expired?, terms_signed?, access_denied?}
+  PATCH /dep/tokens/{consumer_key}  {expired?: true, terms_signed?, access_denied?}; a token that
+      has ended stays so
   POST /dep/tokens/{consumer_key}/file  {certificate_pem, cipher?: aes128|triple_des,
       message_marks?, width?, crlf?}; it answers with the .p7m file
   POST /dep/tokens/{consumer_key}/devices  {serial_number, model?, device_family?, imei?, ...}
@@ -49,8 +50,9 @@ Business and School Manager API:
   POST /business-manager/expire-tokens
 Faults, for the next requests that fit, and journals, without any secret:
   POST /faults, POST /dep/faults, POST /business-manager/faults  {kind, path?, serial?, times?,
-      milliseconds?, status?, retry_after?, location?, body?, committing?}; the kinds: delay,
-      drop_before, drop_after_commit, status, garbage, huge_body, empty_body, xml_body, echo
+      milliseconds?, status?, retry_after?: seconds or text, location?, body?, committing?}; the
+      kinds: delay (wants milliseconds), status and echo (want a status), drop_before,
+      drop_after_commit, garbage, huge_body, empty_body, xml_body
   DELETE /faults, DELETE /dep/faults, DELETE /business-manager/faults
   GET /journal, GET /dep/journal, GET /business-manager/journal";
 

@@ -16,7 +16,7 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `POST /dep/tokens` | `{"server_name"?}` | 201 the token: its server, its four secrets, its end |
-//! | `PATCH /dep/tokens/{consumer_key}` | `{"expired"?,"terms_signed"?,"access_denied"?}` | 204 |
+//! | `PATCH /dep/tokens/{consumer_key}` | `{"expired"?,"terms_signed"?,"access_denied"?}`: `expired` can be `true` alone, a token that has ended stays so | 204 |
 //! | `POST /dep/tokens/{consumer_key}/file` | `{"certificate_pem","cipher"?,"message_marks"?,"width"?,"crlf"?}` | 201 the `.p7m` file |
 //! | `POST /dep/tokens/{consumer_key}/devices` | a [`DepDevice`](crate::DepDevice), of which only `serial_number` must be there | 204 |
 //! | `DELETE /dep/tokens/{consumer_key}/devices/{serial}` | | 204 |
@@ -40,8 +40,9 @@
 //! | `POST /business-manager/faults`, `DELETE /business-manager/faults` | as above | 204 |
 //! | `GET /business-manager/journal` | | 200 the list of [`BusinessCall`](crate::business_manager::BusinessCall)s |
 //!
-//! `kind` of a fault: `delay` (with `milliseconds`), `drop_before`, `drop_after_commit`, `status`, `garbage`, `huge_body`,
-//! `empty_body`, `xml_body`, `echo`; `path` is how the path of its requests begins. `issuer`: `trusted`, `chain`, `chainless`,
+//! `kind` of a fault: `delay` (with `milliseconds`), `drop_before`, `drop_after_commit`, `status` and `echo` (with `status`),
+//! `garbage`, `huge_body`, `empty_body`, `xml_body`; `path` is how the path of its requests begins; `retry_after` is seconds, or a
+//! text as it is to be sent. `issuer`: `trusted`, `chain`, `chainless`,
 //! `unknown`. `days` may be negative: a certificate that ended so long ago. `cipher`: `aes128`, `triple_des`. Unknown keys are
 //! refused.
 
@@ -286,11 +287,19 @@ struct NewFault {
     times: Option<u32>,
     milliseconds: Option<u64>,
     status: Option<u16>,
-    retry_after: Option<String>,
+    retry_after: Option<RetryAfter>,
     location: Option<String>,
     body: Option<String>,
     #[serde(default)]
     committing: bool,
+}
+
+/// The header's value: seconds, or any text, such as a date or one that a client has to withstand.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RetryAfter {
+    Seconds(u64),
+    Text(String),
 }
 
 impl NewFault {
@@ -298,7 +307,7 @@ impl NewFault {
         let status = || {
             self.status
                 .filter(|status| (200..600).contains(status))
-                .ok_or_else(|| bad("status is missing"))
+                .ok_or_else(|| bad("status is missing, or is not 200 to 599"))
         };
         let mut fault = match self.kind.as_str() {
             "delay" => Fault::delay(Duration::from_millis(
@@ -316,7 +325,10 @@ impl NewFault {
             _ => return Err(bad("no fault of that kind")),
         };
         if let Some(value) = self.retry_after {
-            fault = fault.retry_after(value);
+            fault = fault.retry_after(match value {
+                RetryAfter::Seconds(seconds) => seconds.to_string(),
+                RetryAfter::Text(text) => text,
+            });
         }
         if let Some(url) = self.location {
             fault = fault.location(url);

@@ -93,7 +93,12 @@ async fn unknown_keys_and_kinds_are_refused() {
         ),
         ("/faults", json!({ "kind": "earthquake" })),
         ("/faults", json!({ "kind": "status" })),
+        ("/faults", json!({ "kind": "echo" })),
         ("/faults", json!({ "kind": "delay" })),
+        (
+            "/faults",
+            json!({ "kind": "status", "status": 503, "retry_after": [7] }),
+        ),
         ("/push-certificates", json!({ "issuer": "me" })),
     ] {
         let answer = http
@@ -104,6 +109,28 @@ async fn unknown_keys_and_kinds_are_refused() {
         assert!((400..500).contains(&answer), "{path} {body}: {answer}");
     }
     assert_eq!(apple.faults_waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_wait_is_asked_for_in_seconds_or_in_any_text() {
+    let apple = apple().await;
+    let control = Control::start(apple.clone(), ([127, 0, 0, 1], 0).into())
+        .await
+        .unwrap();
+    let http = plain();
+    let certificate = apple.push_certificate(sim::SIM_TOPIC);
+    let unlocker = client(&apple.ca_pem(), Some(&certificate));
+    for (given, sent) in [(json!(7), "7"), (json!("soon"), "soon")] {
+        let fault = json!({ "kind": "status", "status": 503, "retry_after": given });
+        let put = http
+            .post(format!("{}/faults", control.url()))
+            .header("content-type", "application/json")
+            .body(fault.to_string());
+        assert_eq!(status(put).await, 204);
+        let answer = unlock(&apple, &unlocker, CODE).send().await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["retry-after"], sent);
+    }
 }
 
 #[tokio::test]

@@ -147,6 +147,14 @@ async fn the_enrolment_service_is_set_up_without_a_line_of_rust() {
         let answer = stage.ask_session(&stage.signing().header()).await;
         assert_eq!(answer.status, status);
     }
+    let back = json!({ "expired": false, "terms_signed": false });
+    let refused = controls.send("PATCH", &server, back).await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.body.contains("POST /dep/tokens"),
+        "{}",
+        refused.body
+    );
     let journal = controls.send("GET", "/dep/journal", Value::Null).await;
     assert_eq!(
         journal.json().as_array().unwrap().len() as u64,

@@ -70,8 +70,7 @@ async fn issue(State(dep): State<Dep>, Json(new): Json<NewToken>) -> impl IntoRe
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenChange {
-    #[serde(default)]
-    expired: bool,
+    expired: Option<bool>,
     terms_signed: Option<bool>,
     access_denied: Option<bool>,
 }
@@ -82,7 +81,12 @@ async fn change(
     Json(change): Json<TokenChange>,
 ) -> Result<StatusCode, Refused> {
     let token = known(&dep, &consumer_key)?;
-    if change.expired {
+    if change.expired == Some(false) {
+        return Err(bad(
+            "a token that has ended stays so: issue another one (POST /dep/tokens)",
+        ));
+    }
+    if change.expired == Some(true) {
         dep.expire_token(&token);
     }
     if let Some(signed) = change.terms_signed {
