@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use server::lifecycle::{Running, Setup};
+use server::lifecycle::{Running, Setup, StartError};
 use server::telemetry;
 
 use crate::local::{self, ConfigArgs};
@@ -80,7 +80,10 @@ async fn production(args: ServeArgs, voice: Voice) -> Outcome {
         settings,
     })
     .await
-    .map_err(|error| Failure::new(error.to_string()))?;
+    .map_err(|error| {
+        let elsewhere = "name another address under [listen], such as one with port 0, which takes any free one";
+        not_started(&error, elsewhere)
+    })?;
     let ready = Ready {
         url: running.url(),
         token: None,
@@ -96,6 +99,17 @@ async fn production(args: ServeArgs, voice: Voice) -> Outcome {
         running.address()
     ));
     until_the_end(running, &mut signals, voice).await
+}
+
+/// A server that did not start. `elsewhere` is how it is told to listen at another address.
+fn not_started(error: &StartError, elsewhere: &str) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match error {
+        StartError::Listen { .. } => failure.hint(format!(
+            "does another program listen there, perhaps a Lockwarden that runs already? Else {elsewhere}"
+        )),
+        _ => failure,
+    }
 }
 
 fn write_ready(path: Option<&std::path::Path>, ready: &Ready<'_>) -> Result<(), Failure> {

@@ -179,7 +179,7 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
         settings,
     })
     .await
-    .map_err(|error| broken(&error))?;
+    .map_err(|error| not_started(&error, "`--listen 127.0.0.1:0` takes any free port"))?;
     let hook = format!("{}/v1/hooks/{CONNECTION}", running.url());
     world.set_webhook(Some(Webhook::new(hook, Some(hook_key.as_bytes()))));
     world.lively();

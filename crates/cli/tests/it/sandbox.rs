@@ -16,6 +16,7 @@ const README: &str = include_str!("../../../../README.md");
 
 struct Sandbox {
     child: Child,
+    /// Its data, what it says, and its ready file.
     folder: TempDir,
     ready: Value,
 }
@@ -34,7 +35,10 @@ impl Sandbox {
     }
 
     fn start_with(more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), more)
+    }
+
+    fn start_in(folder: TempDir, more: &[&str]) -> Self {
         let ready_file = folder.path().join("ready.json");
         let path = |name: &str| folder.path().join(name);
         // A production configuration in the surroundings is not looked at.
@@ -62,6 +66,15 @@ impl Sandbox {
         });
         sandbox.ready = serde_json::from_str(&text).unwrap();
         sandbox
+    }
+
+    /// Ends it, and starts it again in the same folder.
+    fn start_again(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::fs::remove_file(self.folder.path().join("ready.json")).unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        *self = Self::start_in(folder, &[]);
     }
 
     fn read(&self, name: &str) -> String {
@@ -221,8 +234,12 @@ fn t3_the_readmes_lost_ipad_is_locked_and_opens_with_the_code_of_its_lock() {
 }
 
 #[test]
-fn t5_the_readmes_users_lock_wins_and_opens_with_the_devices_own_code() {
-    let sandbox = Sandbox::start();
+fn t5_the_readmes_users_lock_wins_and_opens_with_the_devices_own_code_also_when_played_again() {
+    let mut sandbox = Sandbox::start();
+    let played = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&played, 1);
+    assert_eq!(sandbox.unlock(&played).0, 0);
+    sandbox.start_again();
     let locked = sandbox.device_that_is("locked by its user");
     sandbox.wait_until_lockable(&locked);
     let call = |words: &str| sandbox.as_in_the_readme(words, &locked);
@@ -300,6 +317,23 @@ fn what_the_sandbox_prints_can_be_typed() {
         mode(&sandbox.folder.path().join("data/operator.token")),
         0o600
     );
+}
+
+#[test]
+fn where_another_program_listens_it_is_said_how_to_listen_elsewhere() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let data = data.to_str().unwrap();
+    let refused = run(
+        ["serve", "--sandbox", "--listen", &address, "--data", data],
+        "",
+    );
+    assert_eq!(refused.status, 1);
+    for told in ["cannot listen on", "hint: ", "`--listen 127.0.0.1:0`"] {
+        assert!(refused.stderr.contains(told), "{told}: {}", refused.stderr);
+    }
 }
 
 #[test]
