@@ -213,8 +213,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 fn configuration(data: &Path, key: &Path, recovery_public: &Path) -> String {
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
     format!(
-        r#"# Lockwarden's configuration: this process alone. MDM connections, push certificates and policies are kept in the
-# vault and set with `lockwarden mdm` and `lockwarden push-certificate`.
+        r#"# Lockwarden's configuration: this process alone. What belongs to an organisation is kept in the vault, and set with
+# `lockwarden mdm` (MDM connections), `push-certificate`, `dep` (server tokens), `business-api` (the API account) and
+# `organisations` (policies).
 
 [listen]
 address = "127.0.0.1:8443"
@@ -281,6 +282,19 @@ mod tests {
         let config: Config = toml::from_str(&text).unwrap();
         assert_eq!(config.data.folder, folder);
         config.settings().unwrap();
+        for command in [
+            "mdm",
+            "push-certificate",
+            "dep",
+            "business-api",
+            "organisations",
+        ] {
+            let told = text.lines().take(4).any(|line| {
+                line.contains(&format!("`{command}`"))
+                    || line.contains(&format!("`lockwarden {command}`"))
+            });
+            assert!(told, "{command}");
+        }
         // What is commented out works too, but for the files that are not there.
         let all: String = text
             .lines()
