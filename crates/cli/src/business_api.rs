@@ -22,17 +22,17 @@ pub(crate) struct BusinessApiArgs {
 
 #[derive(Subcommand)]
 enum BusinessApiCommand {
-    /// Set the account with its key, or another key of it
+    /// Set the API account with its key, or another key of it
     ///
-    /// Somebody with the role of Administrator makes the account in Apple Business Manager or Apple School Manager, which
+    /// Somebody with the role of Administrator makes the API account in Apple Business Manager or Apple School Manager, which
     /// shows its private key once. The key is read and checked here first. Apple's own status of locks is asked for from
     /// then on, and the list of devices read.
     Set(SetArgs),
-    /// Show the account, without its key, and what is to be mended
+    /// Show the API account, without its key, and what is to be mended
     Show(PlainArgs),
     /// Ask Apple for an access token and for one device; it changes nothing there
     Test(PlainArgs),
-    /// Remove the account; what Apple said stays on record
+    /// Remove the API account; what Apple said stays on record
     Remove(PlainArgs),
 }
 

@@ -140,7 +140,7 @@ fn tell_once(shown: &[Value], voice: Voice) {
 }
 
 /// What is to be done where there is nobody to ask Apple as.
-pub(crate) const NOBODY_TO_ASK: &str = "Apple cannot be asked: there is no account for its API. Somebody with the role of \
+pub(crate) const NOBODY_TO_ASK: &str = "Apple cannot be asked: there is no API account. Somebody with the role of \
      Administrator makes one in Apple Business Manager or Apple School Manager; `lockwarden business-api set` sets it.";
 
 fn can_be_asked(standing: &Value) -> bool {
@@ -161,7 +161,7 @@ pub(crate) fn in_words(problem: &str) -> String {
              (unverified); that does not mean it is not locked. Ask again once; if it stays so, ask Apple"
         }
         "credential" => {
-            "Apple did not accept the account; `lockwarden business-api show` shows why, and `lockwarden business-api set` sets \
+            "Apple did not accept the API account; `lockwarden business-api show` shows why, and `lockwarden business-api set` sets \
              another key"
         }
         "unavailable" => "Apple was not reached, or asks to wait; it is asked again by itself",

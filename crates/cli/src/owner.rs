@@ -191,7 +191,7 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    /// Keeps an account for the fake of Apple's Business and School Manager API.
+    /// Keeps an API account for the fake of Apple's Business and School Manager API.
     pub(crate) async fn set_business_api(&self, account: &SimAccount) -> Result<(), Broken> {
         let key = SigningKey::from_pem(account.private_key_pem.as_bytes())?;
         let private_key = key.to_sealed_pem();

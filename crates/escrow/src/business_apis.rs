@@ -9,7 +9,7 @@ use crate::{Error, Escrow, Result, audit};
 
 const KEY: &str = "business api key";
 
-/// An account to be kept.
+/// An API account to be kept.
 pub struct NewBusinessApi {
     /// The client id; `BUSINESSAPI.` or `SCHOOLAPI.` is how it begins.
     pub client_id: String,
@@ -19,7 +19,7 @@ pub struct NewBusinessApi {
     pub private_key: Zeroizing<String>,
 }
 
-/// An account as it is shown: not its key.
+/// An API account as it is shown: not its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BusinessApiView {
     /// Its organisation.
@@ -44,7 +44,7 @@ pub struct BusinessApiView {
     pub updated_at: Timestamp,
 }
 
-/// An account with its key.
+/// An API account with its key.
 pub struct OpenBusinessApi {
     /// Everything that is not secret.
     pub view: BusinessApiView,
@@ -88,11 +88,11 @@ async fn live(tx: &mut Tx<'_>, organisation: &OrganisationId) -> Result<Option<R
     .await
 }
 
-/// The verbs on accounts. See [`Escrow::business_apis`].
+/// The verbs on API accounts. See [`Escrow::business_apis`].
 pub struct BusinessApis<'a>(pub(crate) &'a Escrow);
 
 impl BusinessApis<'_> {
-    /// Sets the account of an organisation. Apple's status of its devices is asked for from then on.
+    /// Sets the API account of an organisation. Apple's status of its devices is asked for from then on.
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
@@ -147,7 +147,7 @@ impl BusinessApis<'_> {
         kept
     }
 
-    /// The account of an organisation, if it has one.
+    /// The API account of an organisation, if it has one.
     ///
     /// # Errors
     /// When the database fails.
@@ -162,7 +162,7 @@ impl BusinessApis<'_> {
             .await
     }
 
-    /// The accounts of all organisations, for the worker and the watch on them.
+    /// The API accounts of all organisations, for the worker and the watch on them.
     ///
     /// # Errors
     /// When the database fails.
@@ -182,7 +182,7 @@ impl BusinessApis<'_> {
             .await
     }
 
-    /// Removes the account of an organisation; what Apple said stays on record. False when there is none.
+    /// Removes the API account of an organisation; what Apple said stays on record. False when there is none.
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
@@ -210,7 +210,7 @@ impl BusinessApis<'_> {
         self.0.audit_refusal(permit, result).await
     }
 
-    /// Opens the account of an organisation, for a worker.
+    /// Opens the API account of an organisation, for a worker.
     ///
     /// # Errors
     /// When it does not open, or the database fails.
@@ -235,7 +235,7 @@ impl BusinessApis<'_> {
             .await
     }
 
-    /// What a call with an account showed of it, for a worker: what is wrong in words, or nothing; and until when to leave it
+    /// What a call with an API account showed of it, for a worker: what is wrong in words, or nothing; and until when to leave it
     /// alone.
     ///
     /// # Errors

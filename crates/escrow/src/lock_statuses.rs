@@ -227,7 +227,7 @@ pub(crate) async fn view(
     })
 }
 
-/// Whether an organisation has an account for Apple's API.
+/// Whether an organisation has an API account.
 async fn can_be_asked(tx: &mut Tx<'_>, organisation: &OrganisationId) -> Result<bool> {
     Ok(tx
         .fetch_optional(

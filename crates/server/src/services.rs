@@ -179,7 +179,7 @@ impl Services {
         &self,
         organisation: &OrganisationId,
     ) -> Result<Option<(BusinessService, BusinessApiView)>, NoService> {
-        let what = "the account for Apple's Business and School Manager API";
+        let what = "the API account of Apple Business Manager or Apple School Manager";
         let opened = match self.escrow.business_apis().open(organisation).await {
             Ok(Some(opened)) => opened,
             Ok(None) => return Ok(None),

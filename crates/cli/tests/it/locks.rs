@@ -396,7 +396,11 @@ fn t31_the_status_of_several_devices_is_a_line_each_and_problems_are_told_in_wor
     let denied = stage.run(&["lock-status", &serial, "--fresh"]);
     assert_eq!(denied.status, 1);
     assert!(denied.stdout.contains("USER"), "{}", denied.stdout);
-    assert!(denied.stderr.contains("Apple did not accept the account"));
+    assert!(
+        denied
+            .stderr
+            .contains("Apple did not accept the API account")
+    );
     let page = stage.run(&["devices", "show", &serial]).stdout;
     assert!(page.contains("Last asked "), "{page}");
     assert_eq!(

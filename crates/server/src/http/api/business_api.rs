@@ -1,4 +1,4 @@
-//! The account for Apple's Business and School Manager API (contract sheet 4.7 to 4.11).
+//! The API account for Apple's Business and School Manager API (contract sheet 4.7 to 4.11).
 
 use apple::business_manager::assertion::SigningKey;
 use apple::business_manager::{ApiAccount, Tested as Found};
@@ -17,7 +17,7 @@ use crate::auth::Caller;
 use crate::http::extract::{Body, Path, Secret, sentence};
 use crate::http::problem::Problem;
 
-/// An account for Apple's API. Not its key.
+/// An API account, without its key.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BusinessApi {
     client_id: String,
@@ -50,7 +50,7 @@ impl From<BusinessApiView> for BusinessApi {
     }
 }
 
-/// An account, as Apple Business Manager or Apple School Manager shows it once.
+/// An API account, as Apple Business Manager or Apple School Manager shows it once.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewAccount {
@@ -62,7 +62,7 @@ pub(super) struct NewAccount {
     private_key: Secret,
 }
 
-/// Show the account of an organisation.
+/// Show the API account of an organisation.
 #[utoipa::path(
     get,
     path = "/v1/organisations/{id}/business-api",
@@ -70,7 +70,7 @@ pub(super) struct NewAccount {
     operation_id = "show_business_api",
     security(("token" = ["read"])),
     params(("id" = String, Path, description = "The organisation's identifier, or its name.")),
-    responses((status = 200, description = "The account.", body = BusinessApi), (status = 404, description = "`no-business-api`, `unknown-organisation`"))
+    responses((status = 200, description = "The API account.", body = BusinessApi), (status = 404, description = "`no-business-api`, `unknown-organisation`"))
 )]
 pub(super) async fn show(
     State(app): State<App>,
@@ -82,7 +82,7 @@ pub(super) async fn show(
     Ok(Json(account.ok_or_else(none)?.into()))
 }
 
-/// Set the account of an organisation. Apple's status of its devices is asked for from then on, and their list read.
+/// Set the API account of an organisation. Apple's status of its devices is asked for from then on, and their list read.
 #[utoipa::path(
     put,
     path = "/v1/organisations/{id}/business-api",
@@ -123,12 +123,12 @@ fn unusable(why: &str) -> Problem {
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "business-api-unusable",
-        "The account cannot be used",
+        "The API account cannot be used",
         sentence(why),
     )
 }
 
-/// Remove the account of an organisation. What Apple said stays on record.
+/// Remove the API account of an organisation. What Apple said stays on record.
 #[utoipa::path(
     delete,
     path = "/v1/organisations/{id}/business-api",
@@ -155,7 +155,7 @@ pub(super) async fn remove(
 #[derive(Serialize, ToSchema)]
 #[schema(as = BusinessApiTest)]
 pub(super) struct Tested {
-    /// Whether the account works.
+    /// Whether the API account works.
     ok: bool,
     /// What was found.
     detail: String,
@@ -201,8 +201,8 @@ fn none() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "no-business-api",
-        "There is no account",
-        "The organisation has no account here for Apple's Business and School Manager API.",
+        "There is no API account",
+        "The organisation has no API account here for Apple's Business and School Manager API.",
     )
 }
 
