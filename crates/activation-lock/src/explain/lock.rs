@@ -206,7 +206,7 @@ pub fn end(end: &End) -> Explanation {
         End::Locked => words(
             "Apple locked the device.",
             "Activation Lock is on, and the code kept for this lock opens it.",
-            "Nothing. Turn the lock off before the device is released from the organisation, moved to another device \
+            "Turn the lock off before the device is released from the organisation, moved to another device \
              management system, or erased to be set up by itself.",
         ),
         End::AlreadyLocked { ours } => already_locked(*ours),
