@@ -80,6 +80,13 @@ fn controls_in(text: &str) -> BTreeSet<(&str, &str)> {
 #[test]
 fn the_help_names_every_control_and_each_is_there() {
     let help = run(["sim", "apple", "--help"], "");
+    for wanted in [
+        "status and echo (want a status)",
+        "expired?: true",
+        "retry_after?: seconds or text",
+    ] {
+        assert!(help.stdout.contains(wanted), "{wanted}");
+    }
     let told = controls_in(&help.stdout);
     let source = include_str!("../../../sim/src/apple/control.rs");
     let (documented, _) = source.split_once("\nuse ").unwrap();
