@@ -268,7 +268,7 @@ fn t6_what_comes_of_the_other_answers_is_in_the_exit_status() {
         (on_lock(418), 4, "unexpected"),
         (on_lock(302), 4, "unexpected"),
         (on_lock(401).times(4), 5, "credential"),
-        (on_lock(403).body("ACCESS_DENIED"), 5, "credential"),
+        (on_lock(403).body("ACCESS_DENIED"), 5, "access_denied"),
         (on_lock(403).body("T_C_NOT_SIGNED"), 5, "terms_not_signed"),
         (on_session(401).times(4), 5, "credential"),
         (on_lock(429), 6, "unavailable"),
