@@ -158,3 +158,13 @@ fn documented_columns() -> BTreeSet<String> {
 fn in_backticks(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
+
+#[test]
+fn what_apple_calls_an_api_account_has_no_other_name() {
+    let pages = files(".", ".md").into_iter().chain(files("docs", ".json"));
+    let pages = pages.filter(|page| page.text.to_lowercase().contains("business account"));
+    none(
+        pages.map(|page| page.path).collect(),
+        "write \"API account\", as the glossary does; only the command is called `business-api`",
+    );
+}
