@@ -37,7 +37,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A permission as a type, so that a [`Permit`] of one cannot be handed in for another.
+/// A permission as a type, so that a [`Permit`](super::Permit) of one cannot be handed in for another.
 pub trait Right: sealed::Sealed + Send + Sync + 'static {
     /// The permission it stands for.
     const PERMISSION: Permission;
