@@ -178,8 +178,9 @@ fn overtaken(status: &Value, device: &Value) -> Option<String> {
         .filter(|(at, ..)| *at > read_at)
         .max_by_key(|(at, ..)| *at)?;
     Some(format!(
-        "That was read before the {what} of {}; `lockwarden lock-status SERIAL --fresh` asks Apple again.",
-        show::cell(row, "ended_at")
+        "That was read before the {what} of {}; `lockwarden lock-status {} --fresh` asks Apple again.",
+        show::cell(row, "ended_at"),
+        show::cell(device.get("summary").unwrap_or(device), "serial"),
     ))
 }
 
@@ -243,7 +244,7 @@ mod tests {
         );
         let told = page(after.into(), later.into());
         assert!(
-            told.contains("That was read before the lock of 2026-01-02 03:05:00Z;"),
+            told.contains("That was read before the lock of 2026-01-02 03:05:00Z; `lockwarden lock-status SIMPAD1 --fresh`"),
             "{told}"
         );
     }
