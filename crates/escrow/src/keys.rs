@@ -119,8 +119,54 @@ pub(crate) async fn open(
         }
         create(db, &running, recovery.as_ref(), &*random).await?;
         keys = db.read(stored).await?;
+    } else if complete(db, &keys, &running, random).await? {
+        keys = db.read(stored).await?;
     }
     Ok(unlock(&keys, &running)?)
+}
+
+/// Makes a data key for each purpose that an earlier program did not know, for the same recipients. True when there was
+/// one.
+async fn complete(
+    db: &Db,
+    keys: &[Stored],
+    running: &KeyEncryptionKey,
+    random: Arc<dyn Random>,
+) -> crate::Result<bool> {
+    let is_new = |purpose: &Purpose| keys.iter().all(|key| key.purpose != *purpose);
+    let new: Vec<Purpose> = Purpose::ALL.into_iter().filter(is_new).collect();
+    if new.is_empty() {
+        return Ok(false);
+    }
+    // A wrong key is found out before anything is wrapped for it.
+    opened(keys, running)?;
+    let keys = new.into_iter().map(|purpose| {
+        let key = DataKey::generate(purpose, &random);
+        let wrapped = running.wrap(&key, &random);
+        (key, wrapped)
+    });
+    let keys: Vec<_> = keys.collect();
+    // The keys are wiped with the verb, which may run again.
+    db.write("keys.complete", async move |tx| {
+        let meta = tx
+            .fetch_one("SELECT recovery_public FROM meta", params![])
+            .await?;
+        let recovery = meta
+            .get::<Option<String>>("recovery_public")?
+            .map(|text| RecoveryPublicKey::parse(&text))
+            .transpose()
+            .map_err(|_| Error::Corrupt("meta.recovery_public"))?;
+        for (key, wrapped) in &keys {
+            let for_recovery = recovery.as_ref().map(|public| public.wrap(key, &random));
+            insert(tx, key.id(), key.purpose()).await?;
+            for wrapping in [Some(wrapped), for_recovery.as_ref()].into_iter().flatten() {
+                insert_wrapping(tx, key.id(), wrapping).await?;
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(true)
 }
 
 /// Opens the keyring of a database that has one, changing nothing.
@@ -152,27 +198,45 @@ async fn create(
     let sample = keyring.seal_cell(SAMPLE, "", &sealing, SAMPLE_TEXT, random);
     let recovery = recovery.map(RecoveryPublicKey::to_text);
     let made = db.write("keys.create", async move |tx| {
-        let now = tx.now();
         for (id, purpose) in &ids {
-            tx.execute(
-                "INSERT INTO data_keys (id, purpose, standing, created_at) VALUES ($1, $2, 'current', $3)",
-                params![id.to_string(), purpose.as_str(), now],
-            )
-            .await?;
+            insert(tx, *id, *purpose).await?;
         }
         for (id, wrapping) in &wrappings {
-            tx.execute(
-                "INSERT INTO key_wrappings (data_key, recipient, bytes, created_at) VALUES ($1, $2, $3, $4)",
-                params![id.to_string(), wrapping.recipient.to_string(), wrapping.bytes.as_slice(), now],
-            )
-            .await?;
+            insert_wrapping(tx, *id, wrapping).await?;
         }
-        tx.execute("UPDATE data_keys SET sample = $2 WHERE id = $1", params![sealing.as_str(), sample.as_slice()])
-            .await?;
-        tx.execute("UPDATE meta SET recovery_public = $1", params![recovery.as_deref()]).await?;
+        tx.execute(
+            "UPDATE data_keys SET sample = $2 WHERE id = $1",
+            params![sealing.as_str(), sample.as_slice()],
+        )
+        .await?;
+        tx.execute(
+            "UPDATE meta SET recovery_public = $1",
+            params![recovery.as_deref()],
+        )
+        .await?;
         Ok(())
     });
     Ok(made.await?)
+}
+
+async fn insert(tx: &mut Tx<'_>, id: KeyId, purpose: Purpose) -> crate::Result<()> {
+    let now = tx.now();
+    tx.execute(
+        "INSERT INTO data_keys (id, purpose, standing, created_at) VALUES ($1, $2, 'current', $3)",
+        params![id.to_string(), purpose.as_str(), now],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn insert_wrapping(tx: &mut Tx<'_>, id: KeyId, wrapping: &Wrapping) -> crate::Result<()> {
+    let now = tx.now();
+    tx.execute(
+        "INSERT INTO key_wrappings (data_key, recipient, bytes, created_at) VALUES ($1, $2, $3, $4)",
+        params![id.to_string(), wrapping.recipient.to_string(), wrapping.bytes.as_slice(), now],
+    )
+    .await?;
+    Ok(())
 }
 
 async fn stored(tx: &mut Tx<'_>) -> crate::Result<Vec<Stored>> {
@@ -226,6 +290,13 @@ fn stored_key(row: &Row, id: &str, wrappings: &[Row]) -> crate::Result<Stored> {
 }
 
 fn unlock(keys: &[Stored], running: &KeyEncryptionKey) -> Result<Keyring, KeysError> {
+    Ok(Keyring::new(opened(keys, running)?)?)
+}
+
+fn opened(
+    keys: &[Stored],
+    running: &KeyEncryptionKey,
+) -> Result<Vec<(DataKey, Standing)>, KeysError> {
     let mut opened = Vec::with_capacity(keys.len());
     for key in keys {
         let wrapping = key
@@ -237,7 +308,7 @@ fn unlock(keys: &[Stored], running: &KeyEncryptionKey) -> Result<Keyring, KeysEr
             })?;
         opened.push((running.unwrap(key.purpose, key.id, wrapping)?, key.standing));
     }
-    Ok(Keyring::new(opened)?)
+    Ok(opened)
 }
 
 impl Escrow {

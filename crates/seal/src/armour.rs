@@ -32,6 +32,11 @@ pub(crate) const RECOVERY_PUBLIC: Form = Form {
     name: "a public recovery key",
     label: "recovery public key",
 };
+pub(crate) const CHECKPOINT_PUBLIC: Form = Form {
+    prefix: "lockwarden-checkpoint-public-1",
+    name: "a public checkpoint key",
+    label: "checkpoint public key",
+};
 
 /// Why a key text was refused. No message repeats any of the text.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -125,7 +130,7 @@ pub(crate) fn read(form: Form, text: &str) -> Result<Zeroizing<[u8; 32]>, KeyTex
         return Err(unreadable);
     };
     if prefix != form.prefix {
-        let other = [RUNNING, RECOVERY, RECOVERY_PUBLIC]
+        let other = [RUNNING, RECOVERY, RECOVERY_PUBLIC, CHECKPOINT_PUBLIC]
             .into_iter()
             .find(|other| other.prefix == prefix);
         return Err(match other {

@@ -20,18 +20,26 @@ pub enum Purpose {
     Fingerprints,
     /// Authenticates audit rows, by HMAC-SHA256.
     Audit,
+    /// Signs checkpoints of the audit record, by Ed25519: the key is the pair's seed.
+    Checkpoints,
 }
 
 impl Purpose {
     /// All purposes.
-    pub const ALL: [Self; 3] = [Self::Cells, Self::Fingerprints, Self::Audit];
+    pub const ALL: [Self; 4] = [
+        Self::Cells,
+        Self::Fingerprints,
+        Self::Audit,
+        Self::Checkpoints,
+    ];
 
-    /// The word stored for it: `cells`, `fingerprints` or `audit`.
+    /// The word stored for it: `cells`, `fingerprints`, `audit` or `checkpoints`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cells => "cells",
             Self::Fingerprints => "fingerprints",
             Self::Audit => "audit",
+            Self::Checkpoints => "checkpoints",
         }
     }
 

@@ -8,6 +8,7 @@ use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::checkpoint::{CheckpointKey, CheckpointPublicKey};
 use crate::gcm::{self, NONCE_BYTES, TAG_BYTES};
 use crate::{DataKey, KeyId, Purpose, Random, encoding, random_bytes};
 
@@ -34,6 +35,7 @@ pub struct Keyring {
     cells: Ring<gcm::Key>,
     fingerprints: Ring<hmac::Key>,
     audit: Ring<hmac::Key>,
+    checkpoints: Ring<CheckpointKey>,
 }
 
 /// The keys of one purpose.
@@ -97,6 +99,7 @@ impl Keyring {
             cells: Ring::collect(&keys, Purpose::Cells, gcm::Key::new)?,
             fingerprints: Ring::collect(&keys, Purpose::Fingerprints, mac_key)?,
             audit: Ring::collect(&keys, Purpose::Audit, mac_key)?,
+            checkpoints: Ring::collect(&keys, Purpose::Checkpoints, CheckpointKey::new)?,
         })
     }
 
@@ -106,6 +109,7 @@ impl Keyring {
             Purpose::Cells => self.cells.ids(),
             Purpose::Fingerprints => self.fingerprints.ids(),
             Purpose::Audit => self.audit.ids(),
+            Purpose::Checkpoints => self.checkpoints.ids(),
         }
     }
 
@@ -211,6 +215,21 @@ impl Keyring {
         } else {
             Err(MacError::Mismatch)
         }
+    }
+}
+
+impl Keyring {
+    /// The signature of a checkpoint's text under the current key: 128 lower-case hexadecimal digits.
+    pub fn sign_checkpoint(&self, text: &str) -> String {
+        self.checkpoints.current().sign(text)
+    }
+
+    /// The public halves of the keys that sign checkpoints: the current one first, then the older ones.
+    pub fn checkpoint_keys(&self) -> Vec<CheckpointPublicKey> {
+        let ids = self.checkpoints.ids();
+        ids.iter()
+            .map(|id| self.checkpoints.keys[id].public().clone())
+            .collect()
     }
 }
 

@@ -1,7 +1,7 @@
-//! Sealed cells, the keys that seal them, fingerprints and MACs. No SQL, no clock, no randomness of its own.
+//! Sealed cells, the keys that seal them, fingerprints, MACs and signatures of checkpoints. No SQL, no clock, no randomness of its own.
 //!
-//! The keys stand in two layers. A *data key* does the work: it seals cells, makes fingerprints or authenticates audit
-//! rows, one purpose a key. It is stored only *wrapped*, once for each recipient that may open it: the running server's
+//! The keys stand in two layers. A *data key* does the work: it seals cells, makes fingerprints, authenticates audit
+//! rows or signs checkpoints of them, one purpose a key. It is stored only *wrapped*, once for each recipient that may open it: the running server's
 //! [`KeyEncryptionKey`], and the offline [`RecoveryKey`] whose private half never stays on the server (R25). The opened
 //! data keys of a running process are its [`Keyring`].
 //!
@@ -34,6 +34,7 @@
 //! ```
 
 mod armour;
+mod checkpoint;
 mod data_key;
 mod encoding;
 mod gcm;
@@ -45,6 +46,7 @@ mod secrets_are_mute;
 mod token_hash;
 
 pub use crate::armour::KeyTextError;
+pub use crate::checkpoint::CheckpointPublicKey;
 pub use crate::data_key::{DataKey, Purpose, Recipient, RecipientKind, UnwrapError, Wrapping};
 pub use crate::key_encryption_key::KeyEncryptionKey;
 pub use crate::key_id::{KeyId, KeyIdError};

@@ -2,6 +2,7 @@
 
 use std::fmt::{Debug, Display};
 
+use crate::checkpoint::CheckpointKey;
 use crate::{DataKey, Fingerprint, KeyEncryptionKey, Keyring, Mac, RecoveryKey, TokenHash};
 
 /// Does not compile when `$type` implements `$bound`: then two implementations could answer `mute`.
@@ -24,6 +25,7 @@ refuse! {
     RecoveryKey: Debug; RecoveryKey: Display; RecoveryKey: Clone;
     DataKey: Debug; DataKey: Display; DataKey: Clone;
     Keyring: Debug; Keyring: Display; Keyring: Clone;
+    CheckpointKey: Debug; CheckpointKey: Display; CheckpointKey: Clone;
     Fingerprint: Debug; Fingerprint: Display;
     Mac: Debug; Mac: Display;
     TokenHash: Debug; TokenHash: Display;

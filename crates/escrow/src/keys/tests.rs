@@ -185,3 +185,36 @@ async fn r25_a_recovery_wrapping_that_opens_no_cell_is_no_proof() {
         None
     );
 }
+
+#[tokio::test]
+async fn r25_a_vault_of_before_gets_the_keys_it_lacks_for_both_recipients() {
+    let folder = tempfile::tempdir().unwrap();
+    let public = recovery(2);
+    let open = |key, recovery| open_vault(&folder, DataKind::Production, key, recovery);
+    let vault = open(running(1), Some(&public)).await.unwrap();
+    vault
+        .db
+        .write("as an earlier program made it", async |tx| {
+            for sql in [
+                "DELETE FROM key_wrappings WHERE data_key IN (SELECT id FROM data_keys WHERE purpose = 'checkpoints')",
+                "DELETE FROM data_keys WHERE purpose = 'checkpoints'",
+            ] {
+                tx.execute(sql, params![]).await?;
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    vault.close().await;
+    // A wrong key gets nothing wrapped for it.
+    assert!(matches!(
+        open(running(7), None).await,
+        Err(Error::Keys(KeysError::WrongKey { .. }))
+    ));
+    let vault = open(running(1), None).await.unwrap();
+    let made = vault.keyring().checkpoint_keys();
+    vault.prove_recovery(&recovery(2)).await.unwrap();
+    vault.close().await;
+    let again = open(running(1), None).await.unwrap();
+    assert_eq!(again.keyring().checkpoint_keys(), made);
+}

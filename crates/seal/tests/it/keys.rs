@@ -10,7 +10,7 @@ use crate::support::Seeded;
 /// Whether two data keys are the same key: each opens what the other seals.
 fn same_key(one: DataKey, other: DataKey) -> bool {
     let rest = || {
-        [Purpose::Fingerprints, Purpose::Audit].map(|purpose| {
+        [Purpose::Fingerprints, Purpose::Audit, Purpose::Checkpoints].map(|purpose| {
             (
                 DataKey::generate(purpose, &Seeded::new(99)),
                 Standing::Current,
@@ -213,7 +213,8 @@ fn after_a_rotation_old_cells_open_and_new_ones_carry_the_new_key() {
     let random = Seeded::new(1);
     let key = |purpose, seed| DataKey::generate(purpose, &Seeded::new(seed));
     let rest = || {
-        [Purpose::Fingerprints, Purpose::Audit].map(|purpose| (key(purpose, 7), Standing::Current))
+        [Purpose::Fingerprints, Purpose::Audit, Purpose::Checkpoints]
+            .map(|purpose| (key(purpose, 7), Standing::Current))
     };
     let old = Keyring::new(
         rest()
