@@ -16,6 +16,7 @@
 //!
 //! A verb does no I/O but SQL: on SQLite every other write waits for it.
 
+mod counter;
 mod engine;
 mod fault;
 mod folder;
@@ -34,9 +35,10 @@ use std::sync::Arc;
 use activation_lock::time::Timestamp;
 use seal::Random;
 use sqlx::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
+use self::counter::Counter;
 pub use self::fault::{Fault, OpenError};
 pub(crate) use self::folder::Folder;
 use self::ids::Ids;
@@ -57,6 +59,7 @@ struct Inner {
     folder: PathBuf,
     writer: mpsc::Sender<Message>,
     readers: mpsc::Sender<Message>,
+    audited: Arc<Notify>,
 }
 
 /// What [`Db::open`] needs to know.
@@ -86,9 +89,13 @@ impl Db {
         statistics::set(&mut connection).await?;
         let path = folder.path().to_owned();
         let ids = Arc::new(Ids::new(opening.random));
+        let counter = Counter::open(&mut connection, &ids, now).await?;
+        let audited = Arc::new(Notify::new());
         let folder = Arc::new(folder);
         let writer = lane::start_writer(
             connection,
+            counter,
+            audited.clone(),
             opening.clock.clone(),
             ids.clone(),
             folder.clone(),
@@ -98,6 +105,7 @@ impl Db {
             folder: path,
             writer,
             readers,
+            audited,
         })))
     }
 
@@ -118,6 +126,7 @@ impl Db {
             folder: path,
             writer,
             readers,
+            audited: Arc::new(Notify::new()),
         })))
     }
 
@@ -135,6 +144,11 @@ impl Db {
     /// The data folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.0.folder
+    }
+
+    /// Waits until audit rows were committed since the last wait.
+    pub(crate) async fn audited(&self) {
+        self.0.audited.notified().await;
     }
 
     /// Runs a verb that changes something, atomically. When it gives `Ok`, everything it did is on disk before this returns;
@@ -285,17 +299,32 @@ impl IdSource {
 /// A transaction, as a verb sees it.
 pub(crate) struct Tx<'t> {
     connection: &'t mut SqliteConnection,
+    /// Nothing in a read.
+    counter: Option<&'t mut Counter>,
     ids: &'t Arc<Ids>,
     now: Timestamp,
 }
 
 impl<'t> Tx<'t> {
-    fn new(connection: &'t mut SqliteConnection, ids: &'t Arc<Ids>, now: Timestamp) -> Self {
+    fn new(
+        connection: &'t mut SqliteConnection,
+        counter: Option<&'t mut Counter>,
+        ids: &'t Arc<Ids>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             connection,
+            counter,
             ids,
             now,
         }
+    }
+
+    /// The writer of this transaction's audit rows, and the number of the next of them.
+    pub(crate) fn next_audit_row(&mut self) -> Result<(Arc<str>, i64)> {
+        let counter = self.counter.as_mut();
+        let counter = counter.ok_or_else(|| Fault::Engine("a read writes nothing".to_owned()))?;
+        Ok(counter.take())
     }
 
     /// The moment at which the verb began. It stands still within a verb.

@@ -41,6 +41,7 @@ mod gcm;
 mod key_encryption_key;
 mod key_id;
 mod keyring;
+mod link;
 mod recovery_key;
 mod secrets_are_mute;
 mod token_hash;
@@ -53,6 +54,7 @@ pub use crate::key_id::{KeyId, KeyIdError};
 pub use crate::keyring::{
     CELL_OVERHEAD, Fingerprint, Keyring, KeyringError, Mac, MacError, OpenError, Standing,
 };
+pub use crate::link::Link;
 pub use crate::recovery_key::{RecoveryKey, RecoveryPublicKey};
 pub use crate::token_hash::TokenHash;
 

@@ -128,6 +128,14 @@ impl Caller {
         }
     }
 
+    /// The organisation whose record is meant: as [`Self::organisation`], and `*` for what concerns no single one.
+    pub(crate) async fn record(&self, app: &App) -> Result<OrganisationId, Problem> {
+        match self.named.as_deref() {
+            Some("*") if self.actor.grants().reach_all() => Ok(OrganisationId::new("*")),
+            _ => self.organisation(app).await,
+        }
+    }
+
     async fn names_of(&self, app: &App, these: &[OrganisationId]) -> Result<Vec<String>, Problem> {
         let all = app.escrow.organisations().list(&self.actor).await?;
         Ok(all

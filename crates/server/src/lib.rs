@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) mdm: connectors::Client,
     /// The connections as the webhook knows them.
     pub(crate) hooks: http::hooks::Hooks,
+    /// Held while the audit record is verified: that reads all of it.
+    pub(crate) verifying: tokio::sync::Mutex<()>,
     /// Where it is reached, `http://address:port` or as configured.
     pub(crate) url: String,
 }

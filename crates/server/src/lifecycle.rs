@@ -183,6 +183,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         metrics: telemetry::Metrics::new(),
         mdm,
         hooks: http::hooks::Hooks::default(),
+        verifying: tokio::sync::Mutex::default(),
         url,
         settings,
     });

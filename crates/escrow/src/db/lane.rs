@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use sqlx::SqliteConnection;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 
+use super::counter::Counter;
 use super::ids::Ids;
 use super::{Fault, Folder, OpenError, QUEUE, Tx, engine};
 use crate::clock::Clock;
@@ -56,9 +57,11 @@ pub(super) enum Message {
     Close(oneshot::Sender<()>),
 }
 
-/// Starts the thread that writes.
+/// Starts the thread that writes. `audited` is told of each transaction with an audit row in it.
 pub(super) fn start_writer(
     connection: SqliteConnection,
+    counter: Counter,
+    audited: Arc<Notify>,
     clock: Arc<dyn Clock>,
     ids: Arc<Ids>,
     folder: Arc<Folder>,
@@ -67,6 +70,8 @@ pub(super) fn start_writer(
     start("escrow-writer", folder, async move || {
         let writer = Writer {
             connection,
+            counter,
+            audited,
             clock,
             ids,
         };
@@ -128,6 +133,8 @@ fn start(
 
 struct Writer {
     connection: SqliteConnection,
+    counter: Counter,
+    audited: Arc<Notify>,
     clock: Arc<dyn Clock>,
     ids: Arc<Ids>,
 }
@@ -159,7 +166,7 @@ impl Writer {
     /// Runs verbs one after another, each in a savepoint, commits them together, and then tells their callers.
     async fn batch(&mut self, jobs: Vec<Job>) {
         let mut ran = Vec::with_capacity(jobs.len());
-        let mut lost = self.statement("BEGIN IMMEDIATE").await.err();
+        let mut lost = self.begin().await.err();
         for job in jobs {
             match &lost {
                 None => lost = self.one(job, &mut ran).await.err(),
@@ -167,10 +174,11 @@ impl Writer {
             }
         }
         if lost.is_none() {
-            lost = self.statement("COMMIT").await.err();
+            lost = self.commit().await.err();
         }
         if let Some(fault) = &lost {
             tracing::error!(%fault, verbs = ran.len(), "a batch of writes was not committed");
+            self.counter.lost();
             // The engine may have ended the transaction by itself; then there is none to roll back, and it says so.
             let _ = self.statement("ROLLBACK").await;
         }
@@ -182,14 +190,35 @@ impl Writer {
         }
     }
 
+    async fn begin(&mut self) -> Result<(), Fault> {
+        self.statement("BEGIN IMMEDIATE").await?;
+        self.counter.begin(&mut self.connection).await
+    }
+
+    async fn commit(&mut self) -> Result<(), Fault> {
+        self.counter.store(&mut self.connection).await?;
+        self.statement("COMMIT").await?;
+        if self.counter.committed() {
+            self.audited.notify_one();
+        }
+        Ok(())
+    }
+
     /// Runs one verb. An error means that the whole transaction is lost.
     async fn one(&mut self, job: Job, ran: &mut Vec<Deliver>) -> Result<(), Fault> {
         self.statement("SAVEPOINT verb").await?;
-        let mut tx = Tx::new(&mut self.connection, &self.ids, self.clock.now());
+        let mark = self.counter.mark();
+        let mut tx = Tx::new(
+            &mut self.connection,
+            Some(&mut self.counter),
+            &self.ids,
+            self.clock.now(),
+        );
         let settled = unless_it_panics(job.name, (job.run)(Ok(&mut tx))).await;
         let keep = settled.as_ref().is_some_and(|settled| settled.keep);
         ran.extend(settled.map(|settled| settled.deliver));
         if !keep {
+            self.counter.back(mark);
             self.statement("ROLLBACK TO verb").await?;
         }
         self.statement("RELEASE verb").await
@@ -261,7 +290,7 @@ impl Readers {
                 return (settled.deliver)(Ok(()));
             }
         };
-        let mut tx = Tx::new(&mut connection, &self.ids, self.clock.now());
+        let mut tx = Tx::new(&mut connection, None, &self.ids, self.clock.now());
         let settled = unless_it_panics(job.name, (job.run)(Ok(&mut tx))).await;
         if engine::execute(&mut connection, "ROLLBACK", Vec::new())
             .await

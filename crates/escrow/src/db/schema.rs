@@ -36,6 +36,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_operations", oldest_compatible: 3),
     // An older program would work on locks as if they were unlocks.
     migration!(4, "0004_locks", oldest_compatible: 4),
+    // An older program would leave audit rows out of their writer's count.
+    migration!(5, "0005_audit_chain", oldest_compatible: 5),
 ];
 
 /// The schema this program knows.

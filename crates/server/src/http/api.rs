@@ -73,7 +73,7 @@ routes! {
     business_api: show __path_show, put __path_put, remove __path_remove, test __path_test;
     tokens: list __path_list, create __path_create, revoke __path_revoke;
     organisations: list __path_list, create __path_create, set __path_set;
-    audit: list __path_list;
+    audit: list __path_list, export __path_export, verify __path_verify, checkpoints __path_checkpoints;
     me: show __path_show;
 }
 

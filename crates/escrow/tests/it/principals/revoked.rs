@@ -77,7 +77,7 @@ async fn r23_a_revoked_token_reveals_and_changes_nothing_and_every_try_is_on_rec
     let operations = escrow.operations();
     refused(refusal(operations.enqueue(&permit, wish).await)).await;
 
-    let permit: Permit<Admin> = held(&vault, "admin").await;
+    let permit: Permit<escrow::permit::Audit> = held(&vault, "audit").await;
     let (audit, all) = (escrow.audit(), AuditFilter::default());
     refused(refusal(audit.list(&permit, &all, None, 10).await)).await;
 
