@@ -1,5 +1,6 @@
 //! Who asks: bearer tokens become actors, and requests find their organisation.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
 use activation_lock::device::SerialNumber;
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 use crate::App;
 use crate::http::problem::Problem;
+use crate::http::refusals;
 
 /// Where a proxy names the client.
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -32,19 +34,35 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).ok_or_else(Problem::unauthenticated)?;
-        let address = client(parts, app).map(|ip| ip.to_string());
+        let from = client(parts, app);
+        let refused = || {
+            app.refusals.count(refusals::Kind::Token, from, app.now());
+            Problem::unauthenticated()
+        };
+        let token = bearer(&parts.headers).ok_or_else(refused)?;
+        let address = from.map(|ip| ip.to_string());
         let actor = app
             .escrow
             .principals()
             .authenticate(token, address.as_deref())
             .await?
-            .ok_or_else(Problem::unauthenticated)?;
+            .ok_or_else(refused)?;
         let named = Query::<Named>::try_from_uri(&parts.uri)
             .map_err(|_| Problem::bad_request("The query holds something that cannot be read."))?
             .0
             .organisation;
         Ok(Self { actor, named })
+    }
+}
+
+/// Where a request comes from.
+pub(crate) struct Address(pub(crate) Option<IpAddr>);
+
+impl FromRequestParts<App> for Address {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(Self(client(parts, app)))
     }
 }
 

@@ -17,6 +17,7 @@ use escrow::pace::Rate;
 use serde::Deserialize;
 use url::Url;
 
+use crate::outside::{Outside, SyslogError};
 use crate::settings::{Settings, TlsFiles};
 use crate::telemetry::LogFormat;
 
@@ -44,6 +45,9 @@ pub struct Config {
     /// `[work]`
     #[serde(default)]
     pub work: Work,
+    /// `[audit]`
+    #[serde(default)]
+    pub audit: Audit,
     /// `[process]`
     #[serde(default)]
     pub process: Process,
@@ -195,6 +199,22 @@ impl Default for Work {
     }
 }
 
+/// `[audit]`: where the record goes outside.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// A file that gets a line a checkpoint, at least once a minute. It belongs where whoever edits the database cannot write.
+    pub checkpoint_file: Option<PathBuf>,
+    /// An address that each checkpoint is posted to: https, or http on this machine.
+    pub checkpoint_webhook: Option<String>,
+    /// A syslog that gets each checkpoint: the path of a socket such as `/dev/log`, or `udp://HOST:PORT`.
+    pub syslog: Option<String>,
+    /// A file that gets a line of JSON a row, in the order of the chain.
+    pub stream_file: Option<PathBuf>,
+    /// The syslog gets the rows too.
+    pub stream_syslog: bool,
+}
+
 /// `[process]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -263,6 +283,15 @@ pub enum ConfigError {
     /// A time-out that leaves no time.
     #[error("timeout_seconds must be 1 to 600")]
     Timeout,
+    /// Where checkpoints are posted to.
+    #[error("[audit] checkpoint_webhook: {0}")]
+    CheckpointWebhook(EndpointError),
+    /// A syslog.
+    #[error("[audit] syslog: {0}")]
+    Syslog(SyslogError),
+    /// Rows for a syslog that is not named.
+    #[error("[audit] stream_syslog needs syslog, which names where it listens")]
+    NoSyslog,
     /// No key is named.
     #[error(
         "no key is named: give key_file under [keys], or the systemd credential `lockwarden-key`"
@@ -406,9 +435,28 @@ impl Config {
             list_every,
             mdm_authorities: authorities(self.mdm.ca_file.as_deref())?,
             mdm_timeout: seconds(self.mdm.timeout_seconds)?,
+            outside: self.outside()?,
             in_flight: self.work.in_flight,
             pace: Rate::per_second(self.work.calls_per_second),
             ..Settings::new(self.listen.address)
+        })
+    }
+
+    fn outside(&self) -> Result<Outside, ConfigError> {
+        let audit = &self.audit;
+        let webhook = audit.checkpoint_webhook.as_deref().map(str::parse);
+        let syslog = audit.syslog.as_deref().map(str::parse);
+        if audit.stream_syslog && audit.syslog.is_none() {
+            return Err(ConfigError::NoSyslog);
+        }
+        Ok(Outside {
+            checkpoint_file: audit.checkpoint_file.clone(),
+            checkpoint_webhook: webhook
+                .transpose()
+                .map_err(ConfigError::CheckpointWebhook)?,
+            syslog: syslog.transpose().map_err(ConfigError::Syslog)?,
+            stream_file: audit.stream_file.clone(),
+            stream_syslog: audit.stream_syslog,
         })
     }
 

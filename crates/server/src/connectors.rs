@@ -101,6 +101,14 @@ impl Client {
         })
     }
 
+    /// Posts JSON to an address that needs no key.
+    ///
+    /// # Errors
+    /// In words, why it was not taken.
+    pub(crate) async fn post(&self, address: &str, json: String) -> Result<(), String> {
+        http_client::post(&self.http, address, json).await
+    }
+
     fn caller<'a>(&'a self, connection: &'a OpenConnection) -> http_client::Caller<'a> {
         http_client::Caller {
             http: &self.http,

@@ -283,6 +283,7 @@ async fn inside(
     journal(escrow, found).await?;
     server_tokens(escrow, now, found).await?;
     business_apis(escrow, now, found).await?;
+    record(escrow, settings, now, found).await?;
     if connections.is_empty() {
         found.push(Finding::warn(
             "mdm",
@@ -312,6 +313,59 @@ async fn inside(
                 "mdm",
                 format!("{}: {says}", view.name),
                 "is it running at that address, and is the key its own?",
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// So long without a checkpoint means that no server sends any.
+const SILENT: Duration = Duration::from_secs(5 * 60);
+
+/// Whether the audit record gets outside, where whoever edits the database cannot cut off its end unseen.
+async fn record(
+    escrow: &Escrow,
+    settings: &Settings,
+    now: Timestamp,
+    found: &mut Vec<Finding>,
+) -> escrow::Result<()> {
+    let outside = &settings.outside;
+    let checkpoints = outside.of_checkpoints();
+    if checkpoints.is_empty() {
+        found.push(Finding::warn(
+            "audit",
+            "no checkpoint of the audit record leaves this machine: whoever edits the database can cut off its end unseen",
+            "give checkpoint_file, checkpoint_webhook or syslog under [audit]",
+        ));
+    }
+    let known = escrow.audit().outlets().await?;
+    for outlet in checkpoints.iter().chain(&outside.of_rows()) {
+        let known = known.iter().find(|one| one.name == outlet.as_str());
+        let is_of_checkpoints = checkpoints.contains(outlet);
+        found.push(match known {
+            Some(one) if one.failing_since.is_some() => Finding::fail(
+                "audit",
+                format!(
+                    "the {outlet} takes nothing: {}",
+                    one.failure.as_deref().unwrap_or("why is not known")
+                ),
+                "look at [audit]; the server goes on without it, and tries again",
+            ),
+            Some(one)
+                if !is_of_checkpoints || one.sent_at.is_some_and(|at| now.since(at) < SILENT) =>
+            {
+                Finding::ok(
+                    "audit",
+                    format!(
+                        "the {outlet} has the record up to position {}",
+                        one.position
+                    ),
+                )
+            }
+            _ => Finding::warn(
+                "audit",
+                format!("the {outlet} was given nothing in the last minutes"),
+                "is the server running, with this configuration?",
             ),
         });
     }

@@ -21,6 +21,7 @@ pub(crate) mod extract;
 pub(crate) mod hooks;
 pub(crate) mod problem;
 mod reception;
+pub(crate) mod refusals;
 mod watch;
 
 /// The most that a request of the API holds, bytes. Webhooks have their own limit.

@@ -10,6 +10,7 @@ pub mod connectors;
 pub mod doctor;
 pub(crate) mod http;
 pub mod lifecycle;
+mod outside;
 mod services;
 mod settings;
 pub mod telemetry;
@@ -18,6 +19,7 @@ mod worker;
 
 pub use http::api::description;
 pub use http::extract::misleads;
+pub use outside::{Outside, Syslog, SyslogError};
 pub use settings::Settings;
 
 use std::sync::Arc;
@@ -47,6 +49,8 @@ pub(crate) struct Parts {
     pub(crate) mdm: connectors::Client,
     /// The connections as the webhook knows them.
     pub(crate) hooks: http::hooks::Hooks,
+    /// What was refused to nobody in particular, until it is on record.
+    pub(crate) refusals: http::refusals::Refusals,
     /// Held while the audit record is verified: that reads all of it.
     pub(crate) verifying: tokio::sync::Mutex<()>,
     /// Where it is reached, `http://address:port` or as configured.

@@ -183,6 +183,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         metrics: telemetry::Metrics::new(),
         mdm,
         hooks: http::hooks::Hooks::default(),
+        refusals: http::refusals::Refusals::default(),
         verifying: tokio::sync::Mutex::default(),
         url,
         settings,
@@ -269,6 +270,7 @@ impl Running {
         if !self.serving.is_finished() {
             let _ = self.serving.await;
         }
+        worker::finish_record(&self.app).await;
         self.app.escrow.close().await;
     }
 }

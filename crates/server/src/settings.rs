@@ -12,6 +12,8 @@ use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
 use url::Url;
 
+use crate::outside::Outside;
+
 /// How a server runs. What can change while it runs is in the vault instead.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -47,6 +49,8 @@ pub struct Settings {
     pub client_timeout: Duration,
     /// Connections from clients at once; further ones wait.
     pub connections: usize,
+    /// Where the audit record goes outside.
+    pub outside: Outside,
     /// Everything is said to be a sandbox.
     pub sandbox: bool,
 }
@@ -82,6 +86,7 @@ impl Settings {
             client_timeout: Duration::from_secs(30),
             // A process may mostly have 1,024 files open: some are left for the database, the MDMs and Apple.
             connections: 768,
+            outside: Outside::default(),
             sandbox: false,
         }
     }

@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     lock_call_seconds: Durations,
     statuses: Family<Labels, Counter>,
     commands: Family<Labels, Counter>,
+    outside: Family<Labels, Counter>,
 }
 
 /// What became of a webhook.
@@ -146,6 +147,7 @@ impl Metrics {
         let (lock_calls, statuses): (Family<Labels, Counter>, Family<Labels, Counter>) =
             Default::default();
         let lock_call_seconds: Durations = Family::new_with_constructor(seconds);
+        let outside: Family<Labels, Counter> = Family::default();
         registry.register(
             "http_requests",
             "Requests answered, by route and status",
@@ -194,6 +196,11 @@ impl Metrics {
             "Commands given to MDMs, by type and whether they were taken",
             Family::clone(&commands),
         );
+        registry.register(
+            "audit_outside",
+            "Checkpoints and rows of the audit record given to places outside, by place and whether they were taken",
+            outside.clone(),
+        );
         Self {
             registry,
             requests,
@@ -205,7 +212,19 @@ impl Metrics {
             lock_call_seconds,
             statuses,
             commands,
+            outside,
         }
+    }
+
+    /// The audit record was given to a place outside, which took it or not.
+    pub(crate) fn outside(&self, place: &'static str, taken: bool) {
+        let result = if taken { "taken" } else { "not_taken" };
+        self.outside
+            .get_or_create(&vec![
+                ("place", place.to_owned()),
+                ("result", result.to_owned()),
+            ])
+            .inc();
     }
 
     /// A request was answered. `route` is the pattern, never the path, which may hold a secret.

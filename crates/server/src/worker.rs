@@ -13,9 +13,12 @@ mod courier;
 pub(crate) mod lists;
 mod locks;
 mod queue;
+mod record;
 mod rounds;
 pub(crate) mod statuses;
 mod unlocks;
+
+pub(crate) use record::finish as finish_record;
 
 /// How long a part rests after it stopped at an error in this program.
 const AFTER_A_PANIC: Duration = Duration::from_secs(1);
@@ -43,6 +46,9 @@ pub(crate) async fn run(app: App, shutdown: Shutdown) {
         }),
         keep_up("rounds", clock, &shutdown, || {
             rounds::work(app.clone(), shutdown.clone())
+        }),
+        keep_up("record", clock, &shutdown, || {
+            record::work(app.clone(), shutdown.clone())
         }),
         keep_up("connections", clock, &shutdown, || {
             rounds::watch_connections(app.clone(), shutdown.clone())

@@ -185,6 +185,32 @@ impl Caller<'_> {
     }
 }
 
+/// Posts JSON that holds no secret; any status from 200 to 299 is a yes.
+pub(super) async fn post(
+    http: &reqwest::Client,
+    address: &str,
+    json: String,
+) -> Result<(), String> {
+    let request = http
+        .post(address)
+        .header(CONTENT_TYPE, "application/json")
+        .body(json);
+    match request.send().await {
+        Ok(response) if response.status().is_success() => Ok(()),
+        Ok(response) => Err(format!(
+            "{address} answered status {}",
+            response.status().as_u16()
+        )),
+        Err(error) => {
+            let failed = escrow_key_unlock::failed(&error, &[]);
+            Err(shorten(&format!(
+                "{address} did not take it: {}",
+                failed.diagnostic
+            )))
+        }
+    }
+}
+
 async fn read(mut response: reqwest::Response) -> Reply {
     let status = response.status();
     let mut body = Zeroizing::new(Vec::with_capacity(LIMIT));

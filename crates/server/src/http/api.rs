@@ -30,6 +30,8 @@ mod shown;
 mod tokens;
 mod unlocks;
 
+pub(crate) use shown::moment;
+
 /// Every route, once: the router and the description are both made of this list, so that neither can have one that the other has
 /// not. `__path_x` is what `utoipa::path` calls the description of `x`.
 macro_rules! routes {

@@ -1,6 +1,7 @@
 //! Webhooks of MDMs: proven, read, on record, and only then acknowledged (R22).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,8 +26,10 @@ use seal::TokenHash;
 use subtle::ConstantTimeEq as _;
 
 use crate::App;
+use crate::auth::Address;
 use crate::connectors;
 use crate::http::problem::Problem;
+use crate::http::refusals;
 use crate::telemetry::WebhookResult;
 
 /// The most that a webhook holds, bytes.
@@ -51,18 +54,21 @@ pub(super) fn routes() -> Router<App> {
 async fn signed(
     State(app): State<App>,
     Path(name): Path<String>,
+    Address(from): Address,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let signature = headers
         .get("x-hmac-signature")
         .and_then(|value| STANDARD.decode(value.as_bytes()).ok());
-    accept(&app, &name, body, |proof, body| match (proof, &signature) {
-        (HookProof::Hmac(secrets), Some(signature)) => secrets.iter().any(|secret| {
-            let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-            hmac::verify(&key, body, signature).is_ok()
-        }),
-        _ => false,
+    accept(&app, &name, from, body, |proof, body| {
+        match (proof, &signature) {
+            (HookProof::Hmac(secrets), Some(signature)) => secrets.iter().any(|secret| {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+                hmac::verify(&key, body, signature).is_ok()
+            }),
+            _ => false,
+        }
     })
     .await
 }
@@ -71,10 +77,11 @@ async fn signed(
 async fn addressed(
     State(app): State<App>,
     Path((name, secret)): Path<(String, String)>,
+    Address(from): Address,
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let given = TokenHash::of(&secret);
-    accept(&app, &name, body, |proof, _| match proof {
+    accept(&app, &name, from, body, |proof, _| match proof {
         HookProof::Path(hashes) => hashes.iter().any(|hash| bool::from(hash.ct_eq(&given))),
         HookProof::Hmac(_) => false,
     })
@@ -84,13 +91,17 @@ async fn addressed(
 async fn accept(
     app: &App,
     name: &str,
+    from: Option<IpAddr>,
     body: Body,
     is_proof: impl Fn(&HookProof, &[u8]) -> bool,
 ) -> Result<StatusCode, Problem> {
     let result = receive(app, name, body, is_proof).await;
-    match &result {
-        Ok(result) => app.metrics.webhook(*result),
-        Err((result, _)) => app.metrics.webhook(*result),
+    let became = match &result {
+        Ok(became) | Err((became, _)) => *became,
+    };
+    app.metrics.webhook(became);
+    if became == WebhookResult::Refused {
+        app.refusals.count(refusals::Kind::Webhook, from, app.now());
     }
     // NanoMDM wants exactly 200 (mdm-connectors, 1).
     result

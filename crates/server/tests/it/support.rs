@@ -26,8 +26,8 @@ use escrow::principals::NewToken;
 use escrow::push_certificates::{NewPushCertificate, PushCertificateView};
 use escrow::{Escrow, Opening};
 use seal::{KeyEncryptionKey, RecoveryKey};
-use server::Settings;
 use server::lifecycle::{self, Running, Setup};
+use server::{Outside, Settings};
 use sim::nanomdm::{AppleEndpoint, Flavour};
 use sim::{
     Apple, AppleOptions, BusinessManager, Dep, Device, DeviceSpec, Kind, NanoMdm, NanoMdmOptions,
@@ -67,6 +67,8 @@ pub(crate) struct Options {
     pub(crate) pace: f64,
     /// How long clients are waited for; in true time.
     pub(crate) client_timeout: Duration,
+    /// Where the audit record goes outside.
+    pub(crate) outside: Outside,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             in_flight: 8,
             pace: 0.0,
             client_timeout: PATIENCE,
+            outside: Outside::default(),
         }
     }
 }
@@ -125,6 +128,7 @@ impl Stage {
         settings.in_flight = options.in_flight;
         settings.pace = Rate::per_second(options.pace);
         settings.client_timeout = options.client_timeout;
+        settings.outside = options.outside.clone();
 
         let folder = TempDir::new().unwrap();
         let escrow = open(&folder, &clock).await;
@@ -192,6 +196,11 @@ impl Stage {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
+    }
+
+    /// The vault of the folder, after [`Self::stop`].
+    pub(crate) async fn vault(&self) -> Escrow {
+        open(&self.folder, &self.clock).await
     }
 
     /// Starts a server on the same folder, after [`Self::stop`].

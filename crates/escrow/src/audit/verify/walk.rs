@@ -158,7 +158,7 @@ impl Walk {
             return Err(found("the row is gone"));
         }
         let read = AuditRow::from_row(row, escrow.keyring());
-        check_intact(read.intact).map_err(|what| found(what))?;
+        check_intact(read.intact).map_err(&found)?;
         let writer: Option<String> = row
             .get("writer")
             .map_err(|_| found("the writer cannot be read"))?;

@@ -19,6 +19,11 @@ use crate::http::problem::Problem;
 #[schema(value_type = String, format = DateTime, example = "2026-10-01T08:30:00.000Z")]
 pub(crate) struct Moment(pub(crate) Timestamp);
 
+/// A moment as the API writes it.
+pub(crate) fn moment(at: Timestamp) -> String {
+    Moment(at).text()
+}
+
 impl Moment {
     fn text(self) -> String {
         let nanoseconds = i128::from(self.0.0) * 1_000_000;

@@ -81,6 +81,8 @@ impl Bench {
             metrics: telemetry::Metrics::new(),
             mdm: connectors::Client::new(&settings.mdm_authorities, settings.mdm_timeout).unwrap(),
             hooks: http::hooks::Hooks::default(),
+            refusals: crate::http::refusals::Refusals::default(),
+            verifying: tokio::sync::Mutex::default(),
             url: String::new(),
             settings,
         });

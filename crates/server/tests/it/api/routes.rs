@@ -223,7 +223,15 @@ const TABLE: &[Row] = &[
         "/v1/organisations/none",
         &["admin"],
     ),
-    ("GET", "/v1/audit", "/v1/audit", &["admin"]),
+    ("GET", "/v1/audit", "/v1/audit", &["audit"]),
+    ("GET", "/v1/audit/export", "/v1/audit/export", &["audit"]),
+    ("GET", "/v1/audit/verify", "/v1/audit/verify", &["audit"]),
+    (
+        "GET",
+        "/v1/audit/checkpoints",
+        "/v1/audit/checkpoints",
+        &["audit"],
+    ),
     ("GET", "/v1/me", "/v1/me", &[]),
 ];
 
