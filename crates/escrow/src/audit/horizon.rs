@@ -98,8 +98,8 @@ impl Horizon {
         read.map(Some).ok_or(Error::Corrupt("audit_horizons.text"))
     }
 
-    /// Signs it and puts it beside the chain.
-    pub(super) async fn insert(&self, tx: &mut Tx<'_>, keyring: &Keyring) -> Result<Signed> {
+    /// It, signed: the same each time.
+    pub(super) fn sign(&self, keyring: &Keyring) -> Signed {
         let said = json!({
             "position": self.position,
             "at": self.at.0,
@@ -107,7 +107,12 @@ impl Horizon {
             "writers": write_counters(&self.writers),
             "checkpoints": self.checkpoints,
         });
-        let signed = Signed::new(keyring, KIND, said);
+        Signed::new(keyring, KIND, said)
+    }
+
+    /// Signs it and puts it beside the chain.
+    pub(super) async fn insert(&self, tx: &mut Tx<'_>, keyring: &Keyring) -> Result<Signed> {
+        let signed = self.sign(keyring);
         tx.execute(
             "INSERT INTO audit_horizons (position, at, text, signature) VALUES ($1, $2, $3, $4)",
             params![

@@ -16,6 +16,7 @@ use crate::{Error, Opening};
 
 mod chain;
 mod edits;
+mod retain;
 
 pub(super) struct Vault {
     pub(super) folder: TempDir,
