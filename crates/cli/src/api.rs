@@ -24,7 +24,9 @@ pub(crate) const TOKEN_FILE_VARIABLE: &str = "LOCKWARDEN_TOKEN_FILE";
 
 /// How long an answer may take. A reveal or a list is done in milliseconds.
 const TIME_OUT: Duration = Duration::from_secs(60);
-/// No answer of the API is larger.
+/// How long one may take that goes through everything that there is.
+const LONG_TIME_OUT: Duration = Duration::from_secs(60 * 60);
+/// No answer of the API is larger, but one that is poured.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Which server, and who asks.
@@ -98,6 +100,7 @@ pub(crate) struct Ask<'a> {
     query: Vec<(&'a str, String)>,
     body: Option<Zeroizing<Vec<u8>>>,
     idempotency_key: Option<&'a str>,
+    patience: Duration,
 }
 
 impl<'a> Ask<'a> {
@@ -109,6 +112,7 @@ impl<'a> Ask<'a> {
             query: Vec::new(),
             body: None,
             idempotency_key: None,
+            patience: TIME_OUT,
         }
     }
 
@@ -142,6 +146,12 @@ impl<'a> Ask<'a> {
             .map_err(|error| Failure::new(format!("the request cannot be written: {error}")))?;
         self.body = Some(Zeroizing::new(bytes));
         Ok(self)
+    }
+
+    /// The answer may take long: it goes through everything that there is.
+    pub(crate) fn patiently(mut self) -> Self {
+        self.patience = LONG_TIME_OUT;
+        self
     }
 
     /// So that the same request sent twice is one.
@@ -206,6 +216,73 @@ impl Api {
     /// # Errors
     /// As [`Self::ask`].
     pub(crate) async fn try_ask(&self, ask: Ask<'_>) -> Result<Answer, Refusal> {
+        let response = self.send(ask).await?;
+        let status = response.status();
+        let location = response
+            .headers()
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let body = whole(response)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        if status.is_success() {
+            Ok(Answer {
+                status,
+                location,
+                body,
+            })
+        } else {
+            Err(Refusal {
+                problem: problem_name(&body),
+                failure: refused(status, &body),
+            })
+        }
+    }
+
+    /// Asks for an answer of any length, made of lines, and hands it on as it comes: whole lines each time.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; when the answer breaks off; or as `take` fails.
+    pub(crate) async fn pour(
+        &self,
+        ask: Ask<'_>,
+        mut take: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut response = self
+            .send(ask.patiently())
+            .await
+            .map_err(|refusal| refusal.failure)?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = whole(response)
+                .await
+                .map_err(|error| self.unreachable(&error).failure)?;
+            return Err(refused(status, &body));
+        }
+        let broke_off = || {
+            Failure::new("the answer broke off before its end: what came of it is not whole")
+                .hint("ask again; the server's log says more")
+        };
+        let mut left = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|_| broke_off())? {
+            left.extend_from_slice(&chunk);
+            let Some(end) = left.iter().rposition(|byte| *byte == b'\n') else {
+                continue;
+            };
+            let rest = left.split_off(end + 1);
+            let lines = std::str::from_utf8(&left).map_err(|_| not_lockwarden(status))?;
+            take(lines)?;
+            left = rest;
+        }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(broke_off())
+        }
+    }
+
+    async fn send(&self, ask: Ask<'_>) -> Result<reqwest::Response, Refusal> {
         let mut url = self.base.clone();
         url.path_segments_mut()
             .expect("an http address has a path")
@@ -239,31 +316,11 @@ impl Api {
         if let Some(key) = ask.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
-        let response = request
+        request
+            .timeout(ask.patience)
             .send()
             .await
-            .map_err(|error| self.unreachable(&error))?;
-        let status = response.status();
-        let location = response
-            .headers()
-            .get(LOCATION)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
-        let body = whole(response)
-            .await
-            .map_err(|error| self.unreachable(&error))?;
-        if status.is_success() {
-            Ok(Answer {
-                status,
-                location,
-                body,
-            })
-        } else {
-            Err(Refusal {
-                problem: problem_name(&body),
-                failure: refused(status, &body),
-            })
-        }
+            .map_err(|error| self.unreachable(&error))
     }
 
     /// The organisation whose own things are meant, as a path names it: the one that was named, or the token's only one.

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, bench, business_api, code, coverage, db, dep, devices, doctor, init, lock, lock_status,
-    locks, mdm, organisations, push_certificate, reveal, serve, sim, token, unlock, unlocks,
+    apple, audit, bench, business_api, code, coverage, db, dep, devices, doctor, init, lock,
+    lock_status, locks, mdm, organisations, push_certificate, reveal, serve, sim, token, unlock,
+    unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -58,6 +59,7 @@ pub(crate) enum Commands {
     Dep(dep::DepArgs),
     BusinessApi(business_api::BusinessApiArgs),
     Token(token::TokenArgs),
+    Audit(audit::AuditArgs),
     Organisations(organisations::OrganisationsArgs),
 }
 

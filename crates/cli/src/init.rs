@@ -260,6 +260,15 @@ timeout_seconds = 30
 in_flight = 8
 calls_per_second = 5.0
 
+[audit]
+# Where the audit record goes outside, so that whoever edits the database cannot cut off its end unseen: signed checkpoints at
+# least once a minute, and its rows as they are written. Best is a place where this machine can add and not change.
+# checkpoint_file = "/var/log/lockwarden/checkpoints"
+# checkpoint_webhook = "https://logs.example.org/lockwarden"
+# syslog = "/dev/log"
+# stream_file = "/var/log/lockwarden/audit"
+# stream_syslog = true
+
 [process]
 # Codes and keys are in memory: core dumps are off and debuggers are kept away, unless you need them.
 core_dumps = false

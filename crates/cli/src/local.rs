@@ -92,6 +92,38 @@ pub(crate) fn recovery_public(config: &Config) -> Result<Option<RecoveryPublicKe
         .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
+/// Looks into the vault of a configuration, beside a running server too. Nothing can be changed.
+///
+/// # Errors
+/// When there is none, it does not open, or its schema is of an earlier program.
+pub(crate) async fn look(config: &Config, voice: Voice) -> Result<Escrow, Failure> {
+    let folder = &config.data.folder;
+    let failed = |error: escrow::Error| Failure::new(error.to_string());
+    match Escrow::status(folder).await.map_err(failed)? {
+        Some(status) if status.pending.is_empty() => {}
+        Some(_) => {
+            return Err(Failure::new("the vault's schema is of an earlier program")
+                .hint("`lockwarden db migrate` brings it up to date; `serve` does so too"));
+        }
+        None => {
+            return Err(
+                Failure::new(format!("there is no vault in {}", folder.display()))
+                    .hint("`lockwarden init` makes one"),
+            );
+        }
+    }
+    Escrow::look(Opening {
+        folder,
+        kind: DataKind::Production,
+        key: key(config, voice)?,
+        recovery: None,
+        clock: server::lifecycle::clock(),
+        random: server::lifecycle::random(),
+    })
+    .await
+    .map_err(failed)
+}
+
 /// Opens the vault of a configuration; the folder is locked until it is closed.
 ///
 /// # Errors

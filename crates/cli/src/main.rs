@@ -3,6 +3,7 @@
 mod api;
 mod apple;
 mod arguments;
+mod audit;
 mod bench;
 mod business_api;
 mod code;
@@ -85,6 +86,7 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Dep(args) => machine::block_on(dep::run(args, voice)),
         Commands::BusinessApi(args) => machine::block_on(business_api::run(args, voice)),
         Commands::Sim(args) => machine::block_on(sim::run(args, voice)),
+        Commands::Audit(args) => machine::block_on(audit::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
     }
 }

@@ -82,6 +82,12 @@ impl Outside {
         given(&places)
     }
 
+    /// The names of the places that get rows, as the vault knows them.
+    #[must_use]
+    pub fn streams(&self) -> Vec<&'static str> {
+        self.of_rows().into_iter().map(Outlet::as_str).collect()
+    }
+
     /// Gives a checkpoint to a place.
     ///
     /// # Errors

@@ -75,7 +75,8 @@ impl Signed {
 
 /// Counters as they are signed.
 pub(super) fn write_counters(counters: &Counters) -> Json {
-    json!(counters)
+    let counted = counters.iter().filter(|(_, counter)| **counter > 0);
+    json!(counted.collect::<std::collections::BTreeMap<_, _>>())
 }
 
 /// Counters as they were signed.

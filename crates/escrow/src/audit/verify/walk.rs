@@ -247,8 +247,7 @@ impl Walk {
             return Err("the chain has another link at its position".to_owned());
         }
         let counted = self.counters.iter().filter(|(_, counter)| **counter > 0);
-        let signed = said.writers.iter().filter(|(_, counter)| **counter > 0);
-        if !counted.eq(signed) {
+        if !counted.eq(said.writers.iter()) {
             return Err("the rows up to it are not those that it was signed for".to_owned());
         }
         self.checkpoints = said.number;
