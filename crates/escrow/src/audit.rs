@@ -199,6 +199,14 @@ impl Audit<'_> {
         }
     }
 
+    /// Frees the sealer's lease: on this engine whoever held it is dead.
+    pub(crate) async fn free_lease(&self) -> Result<()> {
+        self.0
+            .db
+            .write("audit.free_lease", async |tx| chain::free(tx, None).await)
+            .await
+    }
+
     /// When the newest row was written, as its identifier tells; `None` in an empty record.
     pub(crate) async fn last_moment(&self) -> Result<Option<Timestamp>> {
         self.0

@@ -228,6 +228,7 @@ impl Escrow {
             .free_leases_of_earlier_incarnations()
             .await?;
         self.commands().free_leases().await?;
+        self.audit().free_lease().await?;
         self.locks().replay().await?;
         Ok(())
     }

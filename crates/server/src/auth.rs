@@ -76,7 +76,7 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Where a request comes from. Behind a proxy of ours, what that one says: the last entry is its own.
-fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
+pub(crate) fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
     match app.settings.trusted_proxy {
         true => forwarded(&parts.headers).or(peer(parts)),
         false => peer(parts),

@@ -150,16 +150,20 @@ impl Sealer {
         let id = self.id.clone();
         self.escrow
             .db
-            .write("audit.release", async move |tx| {
-                tx.execute(
-                    "UPDATE audit_sealer SET holder = NULL, leased_until = 0 WHERE id = 1 AND holder = $1",
-                    params![id.as_str()],
-                )
-                .await?;
-                Ok(())
-            })
+            .write("audit.release", async move |tx| free(tx, Some(&id)).await)
             .await
     }
+}
+
+/// Takes the lease from this holder, or from whoever has it.
+pub(super) async fn free(tx: &mut Tx<'_>, holder: Option<&str>) -> Result<()> {
+    tx.execute(
+        "UPDATE audit_sealer SET holder = NULL, leased_until = 0 \
+         WHERE id = 1 AND holder IS NOT NULL AND ($1 IS NULL OR holder = $1)",
+        params![holder],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Does something that only the sealer may, if it is this one's turn.

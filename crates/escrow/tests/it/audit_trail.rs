@@ -36,3 +36,11 @@ pub(crate) async fn tamper(vault: &Vault, sql: &'static str, id: &str) {
         .unwrap();
     assert_eq!(changed.rows_affected(), 1);
 }
+
+/// Runs a statement behind the vault's back.
+pub(crate) async fn run(vault: &Vault, sql: &'static str) {
+    let file = vault.escrow.folder().join("lockwarden.db");
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut beside = options.connect().await.unwrap();
+    sqlx::query(sql).execute(&mut beside).await.unwrap();
+}

@@ -8,3 +8,4 @@ mod operations;
 mod principals;
 mod record;
 mod support;
+mod unaudited;

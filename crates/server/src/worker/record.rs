@@ -76,8 +76,8 @@ async fn round(app: &App, sealer: &Sealer, due: &mut Timestamp) -> escrow::Resul
         match sealer.seal().await? {
             Turn::Ours(0) => break,
             Turn::Ours(_) => {}
-            Turn::AnothersUntil(_) => {
-                *due = now.plus(CHECKPOINT_EVERY);
+            Turn::AnothersUntil(until) => {
+                *due = until;
                 return Ok(());
             }
         }

@@ -114,6 +114,20 @@ async fn one_sealer_acts_at_a_time_and_an_overtaken_one_waits() {
 }
 
 #[tokio::test]
+async fn the_lease_of_a_process_that_died_keeps_no_later_one_waiting() {
+    let mut vault = vault().await;
+    vault.put("a", "one").await;
+    let sealer = vault.escrow.audit().sealer();
+    assert_eq!(sealer.seal().await.unwrap(), Turn::Ours(1));
+    vault.escrow.close().await;
+    vault.escrow = Escrow::open(opening(&vault.folder, &vault.clock, 2))
+        .await
+        .unwrap();
+    let sealer = vault.escrow.audit().sealer();
+    assert_eq!(sealer.seal().await.unwrap(), Turn::Ours(0));
+}
+
+#[tokio::test]
 async fn a_checkpoint_is_kept_when_the_chain_has_grown_and_said_again_when_not() {
     let vault = vault().await;
     let sealer = vault.escrow.audit().sealer();

@@ -11,7 +11,7 @@ use super::super::horizon::{Horizon, KeptHorizon};
 use super::super::row::{AuditRow, Intact, select_rows};
 use super::super::signed::Signed;
 use super::{Bad, Place, Proven};
-use crate::db::{Row, Tx, params};
+use crate::db::{Fault, Row, Tx, params};
 use crate::{Error, Escrow, Result};
 
 /// Rows verified in one snapshot.
@@ -258,6 +258,9 @@ impl Walk {
     async fn rest(&mut self, tx: &mut Tx<'_>, escrow: &Escrow) -> Walked<Step> {
         let standing = match Standing::read(tx).await {
             Ok(standing) => standing,
+            Err(Error::Database(Fault::Engine(what))) => {
+                return Err(Error::Database(Fault::Engine(what)));
+            }
             Err(_) => {
                 return bad(Bad::new(
                     Place::End,
