@@ -209,7 +209,8 @@ pub struct Audit {
     pub checkpoint_webhook: Option<String>,
     /// A syslog that gets each checkpoint: the path of a socket such as `/dev/log`, or `udp://HOST:PORT`.
     pub syslog: Option<String>,
-    /// A file that gets a line of JSON a row, in the order of the chain.
+    /// A file that gets a line of JSON a row, in the order of the chain. It is opened anew for each few: one that was rotated away
+    /// is begun again, without a signal.
     pub stream_file: Option<PathBuf>,
     /// The syslog gets the rows too.
     pub stream_syslog: bool,

@@ -52,13 +52,15 @@ impl Counter {
         }
         let row = engine::fetch_optional(
             connection,
-            "SELECT next FROM audit_writers WHERE id = $1",
+            "SELECT next, (SELECT MAX(counter) FROM audit WHERE writer = $1) AS last FROM audit_writers WHERE id = $1",
             params![&*self.writer],
         )
         .await?
         .ok_or_else(Self::gone)?;
-        self.next = row.column("next")?;
-        self.stored = Some(self.next);
+        let (next, last): (i64, Option<i64>) = (row.column("next")?, row.column("last")?);
+        // A count that was set back gives no number twice: it would keep every further row out.
+        self.next = next.max(last.unwrap_or(0).saturating_add(1));
+        self.stored = Some(next);
         Ok(())
     }
 

@@ -160,3 +160,48 @@ async fn read_meta(connection: &mut SqliteConnection) -> Result<Option<Status>, 
         .collect();
     Ok(Some(status))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Folder;
+    use super::super::tests::START;
+    use super::*;
+
+    #[tokio::test]
+    async fn who_read_the_record_before_it_had_a_permission_of_its_own_still_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let locked = Folder::lock(folder.path()).unwrap();
+        let mut connection = engine::connect_writer(folder.path()).await.unwrap();
+        for migration in &MIGRATIONS[..4] {
+            apply(&mut connection, migration, DataKind::Sandbox, START)
+                .await
+                .unwrap();
+        }
+        engine::script(
+            &mut connection,
+            "INSERT INTO principals (id, kind, name, created_at) VALUES ('p', 'token', 'p', 0);
+             INSERT INTO tokens (id, principal, hash, permissions, created_at, created_by) VALUES
+             ('a', 'p', 'a', 'read refresh edit admin', 0, 'p'), ('b', 'p', 'b', 'read reveal', 0, 'p');
+             INSERT INTO audit VALUES ('o', 'r', 0, 'p', 'a', 's', 'ok', '{}', 'k', 'm');",
+        )
+        .await
+        .unwrap();
+        migrate(&mut connection, folder.path(), DataKind::Sandbox, START)
+            .await
+            .unwrap();
+        let sql = "SELECT permissions FROM tokens ORDER BY id";
+        let rows = engine::fetch_all(&mut connection, sql, params![]).await;
+        let rows: Vec<String> = rows
+            .unwrap()
+            .iter()
+            .map(|row| row.column("permissions").unwrap())
+            .collect();
+        assert_eq!(rows, ["read refresh edit admin audit", "read reveal"]);
+        let sql = "SELECT writer, counter FROM audit";
+        let row = engine::fetch_optional(&mut connection, sql, params![]).await;
+        let row = row.unwrap().unwrap();
+        assert_eq!(row.column::<Option<String>>("writer").unwrap(), None);
+        engine::close(connection).await;
+        drop(locked);
+    }
+}

@@ -215,3 +215,26 @@ async fn verification_goes_through_every_page() {
     );
     assert_eq!((verified.unproven, verified.is_proven()), (1_100, false));
 }
+
+#[tokio::test]
+async fn a_count_that_was_set_back_keeps_no_row_out() {
+    let mut vault = vault().await;
+    for subject in ["one", "two", "three"] {
+        vault.put("a", subject).await;
+    }
+    vault.escrow.close().await;
+    vault.escrow = Escrow::open(opening(&vault.folder, &vault.clock, 2))
+        .await
+        .unwrap();
+    vault
+        .run("UPDATE audit_writers SET next = 2")
+        .await
+        .unwrap();
+    assert!(vault.verify(&[]).await.is_err());
+    vault.escrow.close().await;
+    vault.escrow = Escrow::open(opening(&vault.folder, &vault.clock, 3))
+        .await
+        .unwrap();
+    vault.put("a", "four").await;
+    assert_eq!(vault.verify(&[]).await.unwrap().rows, 4);
+}

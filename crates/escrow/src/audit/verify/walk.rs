@@ -467,7 +467,7 @@ impl Walk {
         };
         if said.position > self.position || said.number > self.checkpoints {
             return Ok(Err(format!(
-                "it was signed at position {}, and the record ends at position {}: what came between was cut off",
+                "it was signed at position {}, and the record ends at position {}: what came between was cut off, or the vault is an older copy of itself",
                 said.position, self.position
             )));
         }
@@ -489,7 +489,7 @@ impl Walk {
         Ok(match link == Some(said.link) {
             true => Ok(proven),
             false => Err(format!(
-                "the record has another link at position {}: rows up to there were changed, and sealed anew",
+                "the record has another link at position {}: rows up to there were changed and sealed anew, or the vault was once replaced by an older copy of itself",
                 said.position
             )),
         })
