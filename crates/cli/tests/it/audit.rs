@@ -46,7 +46,7 @@ fn the_record_is_proven_by_what_went_outside_and_stays_so_when_old_rows_go() {
             "create",
             "auditor",
             "--scope",
-            "auditor",
+            "audit",
             "--out-file",
             auditor.to_str().unwrap(),
         ],
