@@ -70,6 +70,31 @@ impl App {
         Self(Arc::new(parts))
     }
 
+    /// What a part of a server needs that is tested alone: nothing listens, nothing works.
+    #[cfg(test)]
+    pub(crate) fn at_rest(
+        escrow: Escrow,
+        machine_clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        settings: Settings,
+    ) -> Self {
+        Self::new(Parts {
+            services: services::Services::new(&escrow, &random, &settings),
+            clock: escrow.clock(),
+            machine_clock,
+            escrow,
+            random,
+            metrics: telemetry::Metrics::new(),
+            mdm: connectors::Client::new(&settings.mdm_authorities, settings.mdm_timeout)
+                .expect("no authorities are given that could be unreadable"),
+            hooks: http::hooks::Hooks::default(),
+            refusals: http::refusals::Refusals::default(),
+            verifying: tokio::sync::Mutex::default(),
+            url: String::new(),
+            settings,
+        })
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

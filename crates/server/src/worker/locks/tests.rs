@@ -21,8 +21,7 @@ use sim::{Apple, AppleDevice, AppleOptions};
 
 use super::*;
 use crate::lifecycle::Shutdown;
-use crate::services::Services;
-use crate::{App, Parts as AppParts, Settings, connectors, http, lifecycle, telemetry};
+use crate::{App, Settings, lifecycle};
 
 const SERIAL: &str = "SIMTEST00001";
 
@@ -70,18 +69,7 @@ impl Bench {
         settings.enrolment.origin = dep.url().parse().unwrap();
         settings.enrolment.authorities =
             ExtraAuthorities::from_pem(dep.ca_pem().as_bytes()).unwrap();
-        let app = App::new(AppParts {
-            services: Services::new(&escrow, &random, &settings),
-            clock: escrow.clock(),
-            machine_clock: lifecycle::clock(),
-            escrow,
-            random,
-            metrics: telemetry::Metrics::new(),
-            mdm: connectors::Client::new(&settings.mdm_authorities, settings.mdm_timeout).unwrap(),
-            hooks: http::hooks::Hooks::default(),
-            url: String::new(),
-            settings,
-        });
+        let app = App::at_rest(escrow, lifecycle::clock(), random, settings);
         let (_, shutdown) = Shutdown::new();
         let bench = Self {
             queue: Queue::new(&app, &shutdown),

@@ -21,8 +21,7 @@ use sim::{Apple, AppleOptions, NanoMdm, NanoMdmOptions, SIM_TOPIC};
 
 use super::*;
 use crate::lifecycle::Shutdown;
-use crate::services::Services;
-use crate::{App, Parts as AppParts, Settings, connectors, http, lifecycle, telemetry};
+use crate::{App, Settings, lifecycle};
 
 /// A vault with a device that has a code, an unlock of it, and both ways to Apple.
 struct Bench {
@@ -72,20 +71,7 @@ impl Bench {
         let mut settings = Settings::new(([127, 0, 0, 1], 0).into());
         settings.apple.origin = apple.url().parse().unwrap();
         settings.apple.authorities = ExtraAuthorities::from_pem(apple.ca_pem().as_bytes()).unwrap();
-        let app = App::new(AppParts {
-            services: Services::new(&escrow, &random, &settings),
-            clock: escrow.clock(),
-            machine_clock: Arc::new(clock.clone()),
-            escrow,
-            random,
-            metrics: telemetry::Metrics::new(),
-            mdm: connectors::Client::new(&settings.mdm_authorities, settings.mdm_timeout).unwrap(),
-            hooks: http::hooks::Hooks::default(),
-            refusals: crate::http::refusals::Refusals::default(),
-            verifying: tokio::sync::Mutex::default(),
-            url: String::new(),
-            settings,
-        });
+        let app = App::at_rest(escrow, Arc::new(clock.clone()), random, settings);
         let (_, shutdown) = Shutdown::new();
         Self {
             queue: Queue::new(&app, &shutdown),
