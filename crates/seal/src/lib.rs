@@ -1,4 +1,4 @@
-//! Sealed cells, the keys that seal them, fingerprints, MACs and signatures of checkpoints. No SQL, no clock, no randomness of its own.
+//! Sealed cells, the keys that seal them, fingerprints, MACs, signatures of checkpoints, and how people's passwords are kept. No SQL, no clock, no randomness of its own.
 //!
 //! The keys stand in two layers. A *data key* does the work: it seals cells, makes fingerprints, authenticates audit
 //! rows or signs checkpoints of them, one purpose a key. It is stored only *wrapped*, once for each recipient that may open it: the running server's
@@ -42,9 +42,11 @@ mod key_encryption_key;
 mod key_id;
 mod keyring;
 mod link;
+mod password;
 mod recovery_key;
 mod secrets_are_mute;
 mod token_hash;
+mod totp;
 
 pub use crate::armour::KeyTextError;
 pub use crate::checkpoint::CheckpointPublicKey;
@@ -55,8 +57,10 @@ pub use crate::keyring::{
     CELL_OVERHEAD, Fingerprint, Keyring, KeyringError, Mac, MacError, OpenError, Standing,
 };
 pub use crate::link::Link;
+pub use crate::password::{Password, PasswordError, PasswordHash};
 pub use crate::recovery_key::{RecoveryKey, RecoveryPublicKey};
 pub use crate::token_hash::TokenHash;
+pub use crate::totp::TotpSecret;
 
 /// Where random bytes come from. The server makes the one real implementation; a test gives a seeded one.
 ///

@@ -3,7 +3,10 @@
 use std::fmt::{Debug, Display};
 
 use crate::checkpoint::CheckpointKey;
-use crate::{DataKey, Fingerprint, KeyEncryptionKey, Keyring, Mac, RecoveryKey, TokenHash};
+use crate::{
+    DataKey, Fingerprint, KeyEncryptionKey, Keyring, Mac, Password, PasswordHash, RecoveryKey, TokenHash,
+    TotpSecret,
+};
 
 /// Does not compile when `$type` implements `$bound`: then two implementations could answer `mute`.
 macro_rules! refuse {
@@ -29,4 +32,7 @@ refuse! {
     Fingerprint: Debug; Fingerprint: Display;
     Mac: Debug; Mac: Display;
     TokenHash: Debug; TokenHash: Display;
+    Password: Debug; Password: Display; Password: Clone;
+    PasswordHash: Debug; PasswordHash: Display;
+    TotpSecret: Debug; TotpSecret: Display; TotpSecret: Clone;
 }
