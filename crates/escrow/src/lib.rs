@@ -25,18 +25,20 @@ mod names;
 pub mod operations;
 pub mod organisations;
 pub mod pace;
+pub mod people;
 pub mod permit;
 pub mod principals;
 pub mod push_certificates;
 pub mod record;
 mod search;
 pub mod server_tokens;
+pub mod sessions;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use seal::{KeyEncryptionKey, Keyring, Random, RecoveryPublicKey};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Steady};
@@ -77,6 +79,9 @@ pub enum Error {
     Corrupt(&'static str),
 }
 
+/// Passwords that are hashed at the same time. Others wait.
+const PASSWORDS_AT_ONCE: usize = 2;
+
 /// The vault. Copies of it are one vault.
 #[derive(Clone)]
 pub struct Escrow {
@@ -96,6 +101,8 @@ struct Shared {
     statuses: Notify,
     listings: Notify,
     lock_journal: locks::journal::LockJournal,
+    /// How many passwords are hashed at once: each takes 19 MiB and a core.
+    hashing: Semaphore,
     /// Counts the changes of connections.
     connections: watch::Sender<u64>,
 }
@@ -213,6 +220,7 @@ impl Escrow {
                 statuses: Notify::new(),
                 listings: Notify::new(),
                 lock_journal,
+                hashing: Semaphore::new(PASSWORDS_AT_ONCE),
                 connections: watch::Sender::new(0),
             }),
         }
@@ -395,6 +403,8 @@ impl Escrow {
             ),
             proof: permit::Proof::Connection(connection.to_owned()),
             address: None,
+            owner: None,
+            unfinished: false,
         }
     }
 

@@ -7,12 +7,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use activation_lock::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Entry};
-use crate::db::{Tx, params};
-use crate::{Error, Escrow, Result};
+use crate::db::Tx;
+use crate::{Error, Escrow, Result, people, principals, sessions};
 
 mod grants;
 mod permission;
@@ -81,6 +80,10 @@ impl PrincipalKind {
 pub enum Proof {
     /// A token, by its identifier.
     Token(String),
+    /// A session of a person who signed in, by its identifier.
+    Session(String),
+    /// The invitation that they were given, which is used up with it.
+    Invitation,
     /// A signed or secretly addressed webhook, by the connection's identifier.
     Connection(String),
     /// It is this program.
@@ -91,6 +94,8 @@ impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(id) => write!(f, "token {id}"),
+            Self::Session(id) => write!(f, "session {id}"),
+            Self::Invitation => f.write_str("invitation"),
             Self::Connection(id) => write!(f, "connection {id}"),
             Self::Program => f.write_str("program"),
         }
@@ -106,6 +111,10 @@ pub struct Actor {
     pub(crate) grants: Grants,
     pub(crate) proof: Proof,
     pub(crate) address: Option<String>,
+    /// The person whose token it is.
+    pub(crate) owner: Option<String>,
+    /// A person who has to set up a second factor before anything else.
+    pub(crate) unfinished: bool,
 }
 
 impl Actor {
@@ -120,6 +129,8 @@ impl Actor {
             grants: Grants::of(Scope::All, permissions),
             proof: Proof::Program,
             address: None,
+            owner: None,
+            unfinished: false,
         }
     }
 
@@ -153,6 +164,22 @@ impl Actor {
         &self.proof
     }
 
+    /// The human being who acts, by their principal's identifier: the person, or the one whose token it is. `None` for a token of
+    /// nobody, an MDM and this program.
+    #[must_use]
+    pub fn human(&self) -> Option<&str> {
+        match self.kind {
+            PrincipalKind::Person => Some(&self.principal),
+            _ => self.owner.as_deref(),
+        }
+    }
+
+    /// Whether it is a person who has to set up a second factor before they may do anything else.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
     /// The network address it spoke from, if it did.
     #[must_use]
     pub fn address(&self) -> Option<&str> {
@@ -164,7 +191,7 @@ impl Actor {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The actor lacks a permission.
-    #[error("{actor} does not have the permission `{}`: ask an administrator for a token that has it", permission.as_str())]
+    #[error("{actor} does not have the permission `{}`: ask an administrator for it", permission.as_str())]
     Permission {
         /// Who asked.
         actor: String,
@@ -179,9 +206,23 @@ pub enum Refusal {
         /// Where.
         organisation: OrganisationId,
     },
-    /// The token was revoked or expired after the check.
-    #[error("the token is no longer valid: it was revoked or has expired")]
+    /// The token was revoked or expired, or the session ended, after the check.
+    #[error("the token or session is no longer valid: it was revoked, has ended or has expired")]
     Revoked,
+    /// The person has no second factor yet.
+    #[error("{actor} has to set up a second factor first: `lockwarden second-factor` does it")]
+    Unfinished {
+        /// Who asked.
+        actor: String,
+    },
+    /// Only a person who signed in can do that, for it is about themselves or takes a human being.
+    #[error(
+        "{actor} is not a person who signed in, and this takes one: `lockwarden sign-in` signs in"
+    )]
+    NotAPerson {
+        /// Who asked.
+        actor: String,
+    },
     /// A token can only be given what its giver has.
     #[error("{actor} cannot give away what it does not have: `{}`", permission.as_str())]
     Beyond {
@@ -200,6 +241,8 @@ impl Refusal {
             Self::Permission { .. } => "no_permission",
             Self::Organisation { .. } => "other_organisation",
             Self::Revoked => "revoked",
+            Self::Unfinished { .. } => "unfinished",
+            Self::NotAPerson { .. } => "not_a_person",
             Self::Beyond { .. } => "beyond_own_permissions",
         }
     }
@@ -248,29 +291,32 @@ impl<P: Right> Permit<P> {
         Entry::by(&self.actor, &self.organisation, action).subject(&self.subject)
     }
 
-    /// Checks again, within the verb's own transaction and before anything else in it, that the proof still holds.
+    /// Checks again, within the verb's own transaction and before anything else in it, that the proof still holds, and that a
+    /// person's roles still allow it.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the token was revoked or has expired since. The verb passes its result through
-    /// [`Escrow::audit_refusal`], for the failed transaction leaves no audit row behind.
+    /// [`Error::Refused`] when the token was revoked, the session ended, or a role was taken away since. The verb passes its
+    /// result through [`Escrow::audit_refusal`], for the failed transaction leaves no audit row behind.
     pub(crate) async fn confirm(&self, tx: &mut Tx<'_>) -> Result<()> {
-        let Proof::Token(token) = &self.actor.proof else {
+        let holds = match &self.actor.proof {
+            Proof::Token(token) => principals::is_valid(tx, token).await?,
+            Proof::Session(session) => sessions::is_live(tx, session).await?,
+            Proof::Invitation | Proof::Connection(_) | Proof::Program => return Ok(()),
+        };
+        if !holds {
+            return Err(Error::Refused(Refusal::Revoked));
+        }
+        let Some(human) = self.actor.human() else {
             return Ok(());
         };
-        let now = tx.now();
-        let row = tx
-            .fetch_optional(
-                "SELECT expires_at, revoked_at FROM tokens WHERE id = $1",
-                params![token.as_str()],
-            )
-            .await?
-            .ok_or(Error::Refused(Refusal::Revoked))?;
-        let expires: Option<Timestamp> = row.get("expires_at")?;
-        let revoked: Option<Timestamp> = row.get("revoked_at")?;
-        if revoked.is_none() && expires.is_none_or(|e| now < e) {
+        let may = people::grants_of(tx, human).await?;
+        if may.within(&self.organisation).allow(P::PERMISSION) {
             Ok(())
         } else {
-            Err(Error::Refused(Refusal::Revoked))
+            Err(Error::Refused(Refusal::Permission {
+                actor: self.actor.name.clone(),
+                permission: P::PERMISSION,
+            }))
         }
     }
 }
@@ -292,7 +338,11 @@ impl Escrow {
             subject: subject.into(),
             right: PhantomData,
         };
-        let refusal = if actor.grants.within(organisation).allow(P::PERMISSION) {
+        let refusal = if actor.unfinished {
+            Refusal::Unfinished {
+                actor: actor.name.clone(),
+            }
+        } else if actor.grants.within(organisation).allow(P::PERMISSION) {
             return Ok(permit);
         } else if actor.grants.somewhere().allow(P::PERMISSION) && !actor.grants.reach(organisation)
         {

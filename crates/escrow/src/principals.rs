@@ -11,12 +11,12 @@ use seal::{Random, TokenHash};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::db::{Row, params};
+use crate::db::{Row, Tx, params};
 use crate::permit::{
     Actor, Admin, Grants, OrganisationId, Permission, Permissions, Permit, PrincipalKind, Proof,
     Refusal, Scope,
 };
-use crate::{Error, Escrow, Result, audit};
+use crate::{Error, Escrow, Result, audit, people};
 
 /// What every token begins with: this product, and that it is a token.
 pub const TOKEN_PREFIX: &str = "lw_token_";
@@ -56,11 +56,16 @@ impl SecretText {
 /// Whether a text has the form of a token with a right checksum. It says nothing about whether it is valid.
 #[must_use]
 pub fn looks_like_a_token(text: &str) -> bool {
+    has_form(text, TOKEN_PREFIX)
+}
+
+/// Whether a text has the form of a secret of ours with this prefix, and a right checksum.
+pub(crate) fn has_form(text: &str, prefix: &str) -> bool {
+    let body = prefix.len() + BODY_CHARS;
     text.is_ascii()
-        && text.starts_with(TOKEN_PREFIX)
-        && text.len() == TOKEN_PREFIX.len() + BODY_CHARS + CHECK_CHARS
-        && check_of(&text[..TOKEN_PREFIX.len() + BODY_CHARS])
-            == text[TOKEN_PREFIX.len() + BODY_CHARS..]
+        && text.starts_with(prefix)
+        && text.len() == body + CHECK_CHARS
+        && check_of(&text[..body]) == text[body..]
 }
 
 /// The first characters of the hash of what they stand behind: enough to find a typing error, too few to help
@@ -89,8 +94,10 @@ pub struct NewToken {
 pub struct TokenView {
     /// Its identifier, which is also what the audit trail names as proof.
     pub id: String,
-    /// The principal it belongs to.
+    /// The principal it is.
     pub principal: String,
+    /// The person whose it is: it may no more than they may. `None` for a token of nobody in particular.
+    pub owner: Option<String>,
     /// What it is for.
     pub name: String,
     /// Where it may act.
@@ -112,7 +119,7 @@ pub struct TokenView {
 macro_rules! select_tokens {
     ($rest:literal) => {
         concat!(
-            "SELECT tokens.id, tokens.organisation, principal, principals.name AS name, principals.kind AS kind, hash, ",
+            "SELECT tokens.id, tokens.organisation, principal, owner, principals.name AS name, principals.kind AS kind, hash, ",
             "permissions, tokens.created_at, tokens.created_by, expires_at, revoked_at, used_at FROM tokens ",
             "JOIN principals ON principals.id = tokens.principal ",
             $rest
@@ -126,6 +133,7 @@ impl TokenView {
         Ok(Self {
             id: row.get("id")?,
             principal: row.get("principal")?,
+            owner: row.get("owner")?,
             name: row.get("name")?,
             scope: organisation.map_or(Scope::All, |id| Scope::One(OrganisationId::new(id))),
             permissions: Permissions::from_text(&row.get::<String>("permissions")?),
@@ -149,7 +157,7 @@ pub struct Principals<'a>(pub(crate) &'a Escrow);
 
 impl Principals<'_> {
     /// Makes a token with a principal of its own. Nobody gives away what they do not have: the new token's
-    /// permissions and organisations must be among the giver's.
+    /// permissions and organisations must be among the giver's. A person owns the tokens that they and their tokens make.
     ///
     /// # Errors
     /// [`Error::Refused`] when the giver lacks something of it; or when the database fails.
@@ -195,6 +203,7 @@ impl Principals<'_> {
                 let now = tx.now();
                 let (principal, id) = (tx.new_id().to_string(), tx.new_id().to_string());
                 let organisation = new.scope.organisation().map(OrganisationId::as_str);
+                let owner = confirmed.actor().human().map(str::to_owned);
                 tx.execute(
                     "INSERT INTO principals (id, organisation, kind, name, created_at) VALUES ($1, $2, $3, $4, $5)",
                     params![
@@ -208,7 +217,7 @@ impl Principals<'_> {
                 .await?;
                 tx.execute(
                     "INSERT INTO tokens (id, organisation, principal, hash, permissions, created_at, created_by, \
-                     expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                     expires_at, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                     params![
                         id.as_str(),
                         organisation,
@@ -217,7 +226,8 @@ impl Principals<'_> {
                         new.permissions.to_text(),
                         now,
                         confirmed.actor().name(),
-                        new.expires_at
+                        new.expires_at,
+                        owner.as_deref()
                     ],
                 )
                 .await?;
@@ -231,6 +241,7 @@ impl Principals<'_> {
                 Ok(TokenView {
                     id,
                     principal,
+                    owner,
                     name: new.name.clone(),
                     scope: new.scope.clone(),
                     permissions: new.permissions,
@@ -332,14 +343,18 @@ impl Principals<'_> {
                     .fetch_optional(select_tokens!("WHERE hash = $1"), params![key.as_str()])
                     .await?;
                 let Some(row) = row else { return Ok(None) };
-                Ok(Some((
-                    TokenView::from_row(&row)?,
-                    row.get::<String>("hash")?,
-                    now,
-                )))
+                let token = TokenView::from_row(&row)?;
+                let mut grants = Grants::of(token.scope.clone(), token.permissions);
+                if let Some(owner) = &token.owner {
+                    if people::is_shut_out(tx, owner).await? {
+                        return Ok(None);
+                    }
+                    grants = grants.limited_to(&people::grants_of(tx, owner).await?);
+                }
+                Ok(Some((token, grants, row.get::<String>("hash")?, now)))
             })
             .await?;
-        let Some((token, stored, now)) = found else {
+        let Some((token, grants, stored, now)) = found else {
             return Ok(None);
         };
         let same: bool = stored.as_bytes().ct_eq(hash.hex().as_bytes()).into();
@@ -356,9 +371,11 @@ impl Principals<'_> {
             principal: token.principal,
             kind: PrincipalKind::Token,
             name: token.name,
-            grants: Grants::of(token.scope, token.permissions),
+            grants,
             proof: Proof::Token(token.id),
             address: address.map(str::to_owned),
+            owner: token.owner,
+            unfinished: false,
         }))
     }
 
@@ -377,6 +394,21 @@ impl Principals<'_> {
             })
             .await
     }
+}
+
+/// Whether a token opens anything now, in another verb's transaction.
+pub(crate) async fn is_valid(tx: &mut Tx<'_>, id: &str) -> Result<bool> {
+    let now = tx.now();
+    let row = tx
+        .fetch_optional(select_tokens!("WHERE tokens.id = $1"), params![id])
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    let token = TokenView::from_row(&row)?;
+    Ok(token.is_valid(now)
+        && match &token.owner {
+            Some(owner) => !people::is_shut_out(tx, owner).await?,
+            None => true,
+        })
 }
 
 #[cfg(test)]

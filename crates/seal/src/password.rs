@@ -25,7 +25,9 @@ pub struct Password(Zeroizing<String>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PasswordError {
     /// Too few characters.
-    #[error("the password is shorter than {SHORTEST} characters: take some words that do not belong together")]
+    #[error(
+        "the password is shorter than {SHORTEST} characters: take some words that do not belong together"
+    )]
     Short,
     /// Too many bytes.
     #[error("the password is longer than {LONGEST} bytes")]
@@ -99,7 +101,9 @@ impl PasswordHash {
         };
         phc.algorithm == Algorithm::Argon2id.ident()
             && password.0.len() <= LONGEST
-            && hasher().verify_password(password.0.as_bytes(), &phc).is_ok()
+            && hasher()
+                .verify_password(password.0.as_bytes(), &phc)
+                .is_ok()
     }
 
     /// Whether the parameters are those of today. Otherwise it is made anew at the next sign-in.
@@ -122,7 +126,11 @@ impl PasswordHash {
     pub fn of_nobody(password: &Password) {
         let salt = [0; SALT];
         let mut out = Zeroizing::new([0; 32]);
-        let text = if password.0.len() <= LONGEST { password.0.as_bytes() } else { b"" };
+        let text = if password.0.len() <= LONGEST {
+            password.0.as_bytes()
+        } else {
+            b""
+        };
         let _ = hasher().hash_password_into(text, &salt, out.as_mut_slice());
     }
 }
@@ -155,7 +163,10 @@ mod tests {
         };
         let hash = password.hash(&Same(1));
         assert!(hash.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(hash.as_str() != password.hash(&Same(2)).as_str(), "the salt counts");
+        assert!(
+            hash.as_str() != password.hash(&Same(2)).as_str(),
+            "the salt counts"
+        );
         let stored = PasswordHash::stored(hash.as_str().to_owned());
         assert!(stored.is_of(&Password::claimed(text("correct horse battery"))));
         assert!(stored.is_current());
@@ -175,9 +186,17 @@ mod tests {
 
     #[test]
     fn nothing_but_argon2id_is_a_hash() {
-        for other in ["", "correct horse battery", "$2b$12$abcdefghijklmnopqrstuuJ", "$argon2i$v=19$m=65536,t=2,p=4$c29tZXNhbHQ$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo"] {
+        for other in [
+            "",
+            "correct horse battery",
+            "$2b$12$abcdefghijklmnopqrstuuJ",
+            "$argon2i$v=19$m=65536,t=2,p=4$c29tZXNhbHQ$GpZ3sK/oH9p7VIiV56G/64Zo/8GaUw434IimaPqxwCo",
+        ] {
             let hash = PasswordHash::stored(other.to_owned());
-            assert!(!hash.is_of(&Password::claimed(text("correct horse battery"))) && !hash.is_current());
+            assert!(
+                !hash.is_of(&Password::claimed(text("correct horse battery")))
+                    && !hash.is_current()
+            );
         }
     }
 

@@ -4,8 +4,8 @@ use std::fmt::{Debug, Display};
 
 use crate::checkpoint::CheckpointKey;
 use crate::{
-    DataKey, Fingerprint, KeyEncryptionKey, Keyring, Mac, Password, PasswordHash, RecoveryKey, TokenHash,
-    TotpSecret,
+    DataKey, Fingerprint, KeyEncryptionKey, Keyring, Mac, Password, PasswordHash, RecoveryKey,
+    TokenHash, TotpSecret,
 };
 
 /// Does not compile when `$type` implements `$bound`: then two implementations could answer `mute`.

@@ -49,8 +49,12 @@ impl TotpSecret {
     #[must_use]
     pub fn address(&self, issuer: &str, account: &str) -> Zeroizing<String> {
         let plain = |text: &str| -> String {
-            let kept = text.chars().filter(|c| c.is_ascii_alphanumeric() || "-._@ ".contains(*c));
-            kept.collect::<String>().replace(' ', "%20").replace('@', "%40")
+            let kept = text
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || "-._@ ".contains(*c));
+            kept.collect::<String>()
+                .replace(' ', "%20")
+                .replace('@', "%40")
         };
         let (issuer, account) = (plain(issuer), plain(account));
         let text = self.text();
@@ -119,10 +123,17 @@ mod tests {
         let now = 1_111_111_109;
         let step = now / STEP;
         for other in [-STEP, 0, STEP] {
-            assert!(secret.step_of(&secret.code_at(now + other), now, None).is_some());
+            assert!(
+                secret
+                    .step_of(&secret.code_at(now + other), now, None)
+                    .is_some()
+            );
         }
         for other in [-2 * STEP, 2 * STEP] {
-            assert_eq!(secret.step_of(&secret.code_at(now + other), now, None), None);
+            assert_eq!(
+                secret.step_of(&secret.code_at(now + other), now, None),
+                None
+            );
         }
         let code = secret.code_at(now);
         assert_eq!(secret.step_of(&code, now, Some(step - 1)), Some(step));

@@ -57,6 +57,8 @@ impl Hook {
             ),
             proof: Proof::Connection(self.connection.id.clone()),
             address: address.map(str::to_owned),
+            owner: None,
+            unfinished: false,
         }
     }
 }

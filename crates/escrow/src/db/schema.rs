@@ -38,6 +38,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_locks", oldest_compatible: 4),
     // An older program would leave audit rows out of their writer's count.
     migration!(5, "0005_audit_chain", oldest_compatible: 5),
+    // An older program would let a token act whose owner is shut out.
+    migration!(6, "0006_people", oldest_compatible: 6),
 ];
 
 /// The schema this program knows.

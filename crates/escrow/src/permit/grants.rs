@@ -162,6 +162,23 @@ impl Grants {
         }
     }
 
+    /// What is allowed by both: a token allows no more than its owner may.
+    #[must_use]
+    pub fn limited_to(&self, other: &Self) -> Self {
+        let mut both = Self::none();
+        for (scope, permissions) in &self.0 {
+            for (other_scope, other_permissions) in &other.0 {
+                let narrower = match (scope.includes(other_scope), other_scope.includes(scope)) {
+                    (true, _) => other_scope,
+                    (_, true) => scope,
+                    _ => continue,
+                };
+                both.add(narrower.clone(), permissions.in_common(*other_permissions));
+            }
+        }
+        both
+    }
+
     /// What is allowed in one organisation.
     #[must_use]
     pub fn within(&self, organisation: &OrganisationId) -> Permissions {
@@ -264,6 +281,32 @@ mod tests {
         );
         assert!(!grants.everywhere().allow(Permission::Reveal));
         assert_eq!(Grants::of(one("a"), Permissions::NONE).only(), Some(&a));
+    }
+
+    #[test]
+    fn a_token_allows_no_more_than_its_owner() {
+        let (a, b) = (OrganisationId::new("a"), OrganisationId::new("b"));
+        let mut owner = Grants::of(one("a"), Role::Revealer.permissions());
+        owner.add(Scope::All, Role::Viewer.permissions());
+        let token = Grants::of(
+            Scope::All,
+            Permissions::of(&[Permission::Reveal, Permission::Read]),
+        );
+        let both = token.limited_to(&owner);
+        assert!(
+            both.within(&a).allow(Permission::Reveal) && both.within(&b).allow(Permission::Read)
+        );
+        assert!(
+            !both.within(&b).allow(Permission::Reveal)
+                && !both.everywhere().allow(Permission::Reveal)
+        );
+        assert!(
+            !both.within(&a).allow(Permission::Export),
+            "the token does not have it"
+        );
+        let narrow = Grants::of(one("b"), Permissions::of(&[Permission::Read]));
+        assert_eq!(narrow.limited_to(&owner), narrow);
+        assert_eq!(token.limited_to(&Grants::none()), Grants::none());
     }
 
     /// The table of issue and documents: who may see codes, decide about others, and change where codes go.

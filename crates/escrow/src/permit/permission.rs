@@ -131,6 +131,12 @@ impl Permissions {
         Self(self.0 | other.0)
     }
 
+    /// What is in both sets.
+    #[must_use]
+    pub fn in_common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether a permission is in the set.
     #[must_use]
     pub fn allow(self, permission: Permission) -> bool {

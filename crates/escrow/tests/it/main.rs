@@ -5,6 +5,7 @@ mod audit_trail;
 mod commands;
 mod locks;
 mod operations;
+mod people;
 mod principals;
 mod record;
 mod support;
