@@ -269,6 +269,12 @@ calls_per_second = 5.0
 # stream_file = "/var/log/lockwarden/audit"
 # stream_syslog = true
 
+[sign_in]
+# How long people stay signed in without doing anything, and at most; and whether they need a second factor.
+idle_minutes = 60
+longest_hours = 12
+second_factor = true
+
 [process]
 # Codes and keys are in memory: core dumps are off and debuggers are kept away, unless you need them.
 core_dumps = false

@@ -362,6 +362,7 @@ impl Sessions<'_> {
             self.note_use(&session, rules.idle).await?;
         }
         let unfinished = rules.second_factor && person.second_factor_at.is_none();
+        let grants = if unfinished { Grants::none() } else { grants };
         let address = address.map(str::to_owned);
         Ok(Some(actor_of(
             &session,
@@ -443,33 +444,24 @@ impl Sessions<'_> {
             .await
     }
 
-    /// Ends a session of another person. False when it is none of theirs, or has ended.
+    /// Ends every session of a person.
     ///
     /// # Errors
     /// When the permit no longer holds, or the database fails.
-    pub async fn end_of(
-        &self,
-        permit: &Permit<Admin>,
-        person: &PersonView,
-        session: &str,
-    ) -> Result<bool> {
-        let (escrow, confirmed) = (self.0.clone(), permit.clone());
-        let (person, session) = (person.id.clone(), session.to_owned());
+    pub async fn end_all_of(&self, permit: &Permit<Admin>, person: &PersonView) -> Result<()> {
+        let (escrow, confirmed, person) = (self.0.clone(), permit.clone(), person.id.clone());
         let result = self
             .0
             .db
-            .write("sessions.end_of", async move |tx| {
+            .write("sessions.end_all_of", async move |tx| {
                 confirmed.confirm(tx).await?;
-                let ended = end(tx, &session, &person, confirmed.actor().name()).await?;
-                if ended {
-                    audit::record(
-                        tx,
-                        &escrow,
-                        confirmed.entry("session.end").subject(&session),
-                    )
-                    .await?;
-                }
-                Ok(ended)
+                end_all(tx, &person, confirmed.actor().name()).await?;
+                audit::record(
+                    tx,
+                    &escrow,
+                    confirmed.entry("session.end_all").subject(&person),
+                )
+                .await
             })
             .await;
         self.0.audit_refusal(permit, result).await

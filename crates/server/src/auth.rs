@@ -1,4 +1,4 @@
-//! Who asks: bearer tokens become actors, and requests find their organisation.
+//! Who asks: tokens and sessions become actors, and requests find their organisation.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -8,12 +8,15 @@ use axum::extract::{ConnectInfo, FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use escrow::devices::Located;
-use escrow::permit::{Actor, OrganisationId};
+use escrow::permit::{Actor, OrganisationId, Permission, Refusal};
+use escrow::sessions::looks_like_a_session;
 use serde::Deserialize;
 
 use crate::App;
 use crate::http::problem::Problem;
-use crate::http::refusals;
+use crate::http::refusals::Kind;
+
+pub(crate) mod cookie;
 
 /// Where a proxy names the client.
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -34,25 +37,49 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let from = client(parts, app);
-        let refused = || {
-            app.refusals.count(refusals::Kind::Token, from, app.now());
-            Problem::unauthenticated()
-        };
-        let token = bearer(&parts.headers).ok_or_else(refused)?;
-        let address = from.map(|ip| ip.to_string());
-        let actor = app
-            .escrow
-            .principals()
-            .authenticate(token, address.as_deref())
-            .await?
-            .ok_or_else(refused)?;
+        let actor = actor(parts, app).await?;
         let named = Query::<Named>::try_from_uri(&parts.uri)
             .map_err(|_| Problem::bad_request("The query holds something that cannot be read."))?
             .0
             .organisation;
         Ok(Self { actor, named })
     }
+}
+
+/// Who asks: by the token or the session of an `Authorization: Bearer` header, or by a browser's cookie. A browser sends its cookie
+/// whoever's page has it do so: what changes anything must come from a page of ours.
+///
+/// # Errors
+/// When nobody does that is known, which is counted; or when the vault fails.
+pub(crate) async fn actor(parts: &Parts, app: &App) -> Result<Actor, Problem> {
+    let from = client(parts, app);
+    let address = from.map(|ip| ip.to_string());
+    let bearer = bearer(&parts.headers);
+    let kept = cookie::session(&parts.headers);
+    let found = match (bearer, kept) {
+        (Some(text), _) if !looks_like_a_session(text) => {
+            let principals = app.escrow.principals();
+            principals.authenticate(text, address.as_deref()).await?
+        }
+        (Some(text), _) | (None, Some(text)) => {
+            let sessions = app.escrow.sessions();
+            let rules = app.settings.sign_in;
+            sessions
+                .authenticate(text, address.as_deref(), rules)
+                .await?
+        }
+        (None, None) => None,
+    };
+    let Some(actor) = found else {
+        app.refusals.count(Kind::Token, from, app.now());
+        return Err(Problem::unauthenticated());
+    };
+    if bearer.is_none() && !cookie::is_safe(&parts.method) && !cookie::is_ours(&parts.headers, app)
+    {
+        app.refusals.count(Kind::ForeignPage, from, app.now());
+        return Err(Problem::foreign_page());
+    }
+    Ok(actor)
 }
 
 /// Where a request comes from.
@@ -67,7 +94,7 @@ impl FromRequestParts<App> for Address {
 }
 
 /// The token of an `Authorization: Bearer` header.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme
@@ -76,7 +103,7 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Where a request comes from. Behind a proxy of ours, what that one says: the last entry is its own.
-pub(crate) fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
+fn client(parts: &Parts, app: &App) -> Option<IpAddr> {
     match app.settings.trusted_proxy {
         true => forwarded(&parts.headers).or(peer(parts)),
         false => peer(parts),
@@ -110,6 +137,18 @@ impl Caller {
     /// The organisation a request is about that names no device: the token's, the one that `?organisation=` names, or the only
     /// one there is.
     pub(crate) async fn organisation(&self, app: &App) -> Result<OrganisationId, Problem> {
+        let actor = self.actor.name().to_owned();
+        if self.actor.is_unfinished() {
+            return Err(escrow::Error::Refused(Refusal::Unfinished { actor }).into());
+        }
+        if self.actor.grants().iter().next().is_none() {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "That is not allowed",
+                format!("{actor} has no role in any organisation: ask an administrator for one."),
+            ));
+        }
         let within = app.escrow.organisations();
         if let Some(name) = &self.named {
             let found = within.find(&self.actor, name).await?;
@@ -168,15 +207,24 @@ impl Caller {
         self.named.is_some() || self.actor.grants().only().is_some()
     }
 
-    /// Where a request stands that is about no organisation: all of them, or one of the actor's own.
-    pub(crate) fn anywhere(&self) -> OrganisationId {
+    /// Whether the request itself names an organisation.
+    pub(crate) fn names_one(&self) -> bool {
+        self.named.is_some()
+    }
+
+    /// Where a request stands that is about no organisation and takes a permission: all of them, or the first where the actor has
+    /// it.
+    pub(crate) fn anywhere(&self, permission: Permission) -> OrganisationId {
         let everywhere = || OrganisationId::new("*");
         let grants = self.actor.grants();
-        if grants.reach_all() {
+        if grants.everywhere().allow(permission) {
             return everywhere();
         }
-        let first = grants.iter().find_map(|(scope, _)| scope.organisation());
-        first.cloned().unwrap_or_else(everywhere)
+        let own = || grants.iter().filter_map(|(scope, _)| scope.organisation());
+        let may = own().find(|one| grants.within(one).allow(permission));
+        may.or_else(|| own().next())
+            .cloned()
+            .unwrap_or_else(everywhere)
     }
 
     /// The organisation of a device (R5): the one named, the token's, or the only one that knows the serial number.

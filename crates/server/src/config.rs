@@ -14,6 +14,7 @@ use apple::transport::{
 };
 use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
+use escrow::sessions::Rules;
 use serde::Deserialize;
 use url::Url;
 
@@ -48,6 +49,9 @@ pub struct Config {
     /// `[audit]`
     #[serde(default)]
     pub audit: Audit,
+    /// `[sign_in]`
+    #[serde(default)]
+    pub sign_in: SignIn,
     /// `[process]`
     #[serde(default)]
     pub process: Process,
@@ -214,6 +218,28 @@ pub struct Audit {
     pub stream_file: Option<PathBuf>,
     /// The syslog gets the rows too.
     pub stream_syslog: bool,
+}
+
+/// `[sign_in]`: how long people stay signed in, and what it takes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignIn {
+    /// A session that was not used for so long has ended, minutes.
+    pub idle_minutes: u64,
+    /// A session ends after that, used or not, hours.
+    pub longest_hours: u64,
+    /// People need a second factor before they may do anything else.
+    pub second_factor: bool,
+}
+
+impl Default for SignIn {
+    fn default() -> Self {
+        Self {
+            idle_minutes: 60,
+            longest_hours: 12,
+            second_factor: true,
+        }
+    }
 }
 
 /// `[process]`
@@ -424,6 +450,11 @@ impl Config {
             )?,
             sweep_every: span("status_sweep_days", self.apple.status_sweep_days, DAY)?,
         };
+        let sign_in = Rules {
+            idle: span("idle_minutes", self.sign_in.idle_minutes, minute)?,
+            longest: span("longest_hours", self.sign_in.longest_hours, minute * 60)?,
+            second_factor: self.sign_in.second_factor,
+        };
         let list_every = span("list_minutes", self.apple.list_minutes, minute)?;
         Ok(Settings {
             tls,
@@ -437,6 +468,7 @@ impl Config {
             mdm_authorities: authorities(self.mdm.ca_file.as_deref())?,
             mdm_timeout: seconds(self.mdm.timeout_seconds)?,
             outside: self.outside()?,
+            sign_in,
             in_flight: self.work.in_flight,
             pace: Rate::per_second(self.work.calls_per_second),
             ..Settings::new(self.listen.address)

@@ -10,6 +10,7 @@ use apple::escrow_key_unlock::UnlockSettings;
 use apple::transport::ExtraAuthorities;
 use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
+use escrow::sessions::Rules as SignInRules;
 use url::Url;
 
 use crate::outside::Outside;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub connections: usize,
     /// Where the audit record goes outside.
     pub outside: Outside,
+    /// How long people stay signed in, and what it takes.
+    pub sign_in: SignInRules,
     /// Everything is said to be a sandbox.
     pub sandbox: bool,
 }
@@ -87,6 +90,7 @@ impl Settings {
             // A process may mostly have 1,024 files open: some are left for the database, the MDMs and Apple.
             connections: 768,
             outside: Outside::default(),
+            sign_in: SignInRules::default(),
             sandbox: false,
         }
     }

@@ -25,7 +25,9 @@ mod locks;
 mod mdm;
 mod me;
 mod organisations;
+mod people;
 mod push_certificates;
+mod sessions;
 mod shown;
 mod tokens;
 mod unlocks;
@@ -76,6 +78,11 @@ routes! {
     tokens: list __path_list, create __path_create, revoke __path_revoke;
     organisations: list __path_list, create __path_create, set __path_set;
     audit: list __path_list, export __path_export, verify __path_verify, checkpoints __path_checkpoints;
+    people: list __path_list, invite __path_invite, show __path_show, set __path_set, set_roles __path_set_roles, reset __path_reset,
+        sessions __path_sessions, end_sessions __path_end_sessions;
+    sessions: sign_in __path_sign_in, take_invitation __path_take_invitation, sign_out __path_sign_out, list __path_list,
+        end __path_end, change_password __path_change_password, make_second_factor __path_make_second_factor,
+        confirm_second_factor __path_confirm_second_factor;
     me: show __path_show;
 }
 
@@ -123,7 +130,13 @@ impl Modify for Everywhere {
         let token = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .description(Some(
-                "A token, `lw_token_...`. The words beside it are the permissions it needs.",
+                "A token, `lw_token_...`, or a session, `lw_session_...`. The words beside it are the permissions that it, or the person, needs.",
+            ))
+            .build();
+        let session = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some(
+                "A session of a person, `lw_session_...`: it is about themselves, and no token will do. A browser has it in a cookie.",
             ))
             .build();
         let organisation = ParameterBuilder::new()
@@ -139,6 +152,7 @@ impl Modify for Everywhere {
         otherwise.content.insert(PROBLEM.to_owned(), problem());
         let shared = api.components.get_or_insert_default();
         shared.add_security_scheme("token", SecurityScheme::Http(token));
+        shared.add_security_scheme("session", SecurityScheme::Http(session));
         shared
             .parameters
             .insert("organisation".to_owned(), organisation.into());

@@ -151,9 +151,20 @@ impl Problem {
             StatusCode::UNAUTHORIZED,
             "unauthenticated",
             "Who asks is not known",
-            "The request carries no token that is valid: none, or one that is mistyped, expired or revoked.",
+            "The request carries no token or session that is valid: none, or one that is mistyped, expired, revoked or ended.",
         )
-        .hint("Send it as `Authorization: Bearer lw_token_...`. `lockwarden token create` makes one.")
+        .hint("Send it as `Authorization: Bearer lw_token_...`. `lockwarden sign-in` begins a session, `lockwarden token create` makes a token.")
+    }
+
+    /// A browser sent its session, and not for a page of ours.
+    pub(crate) fn foreign_page() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "foreign-page",
+            "A page of another site asked for that",
+            "The request carries a browser's session, and the browser does not say that a page of this server sent it. Nothing was done.",
+        )
+        .hint("Open the page from this server's own address. If a proxy stands in front, it must pass on `Host` and `Origin`, or `public_url` must be set.")
     }
 
     /// There is nothing of that name.
@@ -196,6 +207,18 @@ impl From<escrow::Error> for Problem {
     fn from(error: escrow::Error) -> Self {
         match error {
             escrow::Error::Refused(Refusal::Revoked) => Self::unauthenticated(),
+            escrow::Error::Refused(refusal @ Refusal::Unfinished { .. }) => Self::new(
+                StatusCode::FORBIDDEN,
+                "second-factor-needed",
+                "A second factor comes first",
+                refusal.to_string(),
+            ),
+            escrow::Error::Refused(refusal @ Refusal::NotAPerson { .. }) => Self::new(
+                StatusCode::FORBIDDEN,
+                "person-needed",
+                "That takes a person",
+                refusal.to_string(),
+            ),
             escrow::Error::Refused(refusal) => Self::new(
                 StatusCode::FORBIDDEN,
                 "forbidden",

@@ -13,8 +13,12 @@ const ADDRESSES: usize = 256;
 /// What was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// A request to the API without a token that is valid.
+    /// A request to the API without a token or session that is valid.
     Token,
+    /// Somebody who was not let in, and of whom it is not known who they are.
+    SignIn,
+    /// A browser was made to send its session by a page of another site.
+    ForeignPage,
     /// A webhook that did not prove that it is its MDM's own.
     Webhook,
 }
@@ -23,6 +27,8 @@ impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::SignIn => "sign_in",
+            Self::ForeignPage => "foreign_page",
             Self::Webhook => "webhook",
         }
     }

@@ -33,14 +33,7 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
 pub(super) async fn metrics(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     if !auth::is_local(&parts, &app) {
-        let refused = || {
-            let from = auth::client(&parts, &app);
-            app.refusals.count(refusals::Kind::Token, from, app.now());
-            Problem::unauthenticated()
-        };
-        let token = auth::bearer(&parts.headers).ok_or_else(refused)?;
-        let actor = app.escrow.principals().authenticate(token, None).await?;
-        let actor = actor.ok_or_else(refused)?;
+        let actor = auth::actor(&parts, &app).await?;
         let everybody = Actor::system("metrics", Permissions::NONE);
         let all = app.escrow.organisations().list(&everybody).await?;
         let may = |one: &Organisation| actor.grants().within(&one.id).allow(Permission::Read);

@@ -31,6 +31,7 @@ enum Task {
     SweepEvents,
     /// The counters are compared with what they count.
     SweepCoverage,
+    SweepSessions,
     /// Push certificates and server tokens that end soon are logged.
     WatchCertificates,
 }
@@ -65,6 +66,7 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
         round(Task::SweepKeys, HOUR, MINUTE),
         round(Task::SweepEvents, HOUR, MINUTE),
         round(Task::SweepCoverage, DAY, FIRST_SWEEP),
+        round(Task::SweepSessions, DAY, HOUR),
     ];
     while !shutdown.is_requested() {
         for round in &mut rounds {
@@ -121,6 +123,9 @@ async fn perform(task: Task, app: &App, shutdown: &Shutdown) -> escrow::Result<(
         }
         Task::SweepEvents => {
             app.escrow.sweep_known_events().await?;
+        }
+        Task::SweepSessions => {
+            app.escrow.sessions().sweep().await?;
         }
         Task::SweepCoverage => {
             app.escrow.coverage().sweep().await?;

@@ -22,6 +22,7 @@ mod push_certificates;
 mod refusals;
 mod routes;
 mod server_tokens;
+mod sessions;
 mod unlocks;
 
 /// Whoever asks with a token.

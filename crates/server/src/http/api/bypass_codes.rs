@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use escrow::permit::{Permit, Read};
+use escrow::permit::{Permission, Permit, Read};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
@@ -102,7 +102,11 @@ pub(super) async fn make_or_read(
 ) -> Result<Response, Problem> {
     let _: Permit<Read> = app
         .escrow
-        .authorise(&caller.actor, &caller.anywhere(), "bypass codes")
+        .authorise(
+            &caller.actor,
+            &caller.anywhere(Permission::Read),
+            "bypass codes",
+        )
         .await?;
     let code = read(body.json_or_default()?, &app)?;
     let (code, hash) = hashed(code).await?;

@@ -14,14 +14,18 @@ use crate::http::problem::Problem;
 /// Who asks, and what they may do.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Me {
-    /// The token's name.
+    /// The token's name, or the person's.
     name: String,
-    /// `token`, or another kind of principal.
+    /// `token` or `person`.
     kind: &'static str,
     /// The principal's identifier, as the record names it.
     principal: String,
-    /// What it may do: `read`, `reveal`, `unlock`, `refresh`, `edit`, `connections`, `admin`. More may come.
+    /// Whether it is a person who has to set up a second factor before anything else.
+    second_factor_needed: bool,
+    /// What may be done in some organisation: `read`, `reveal`, `unlock`, `refresh`, `edit`, `connections`, `admin`. More may come.
     permissions: Vec<&'static str>,
+    /// The same, where it may be done.
+    grants: Vec<Allowed>,
     /// The identifier of the organisation it is valid in; null when it is valid in all of them.
     organisation: Option<String>,
     /// The organisations it may act in, by name.
@@ -30,6 +34,14 @@ pub(super) struct Me {
     version: &'static str,
     /// Everything here is made up.
     sandbox: bool,
+}
+
+/// What may be done in one organisation, or in all.
+#[derive(Serialize, ToSchema)]
+struct Allowed {
+    /// The organisation's identifier; null for all of them.
+    organisation: Option<String>,
+    permissions: Vec<&'static str>,
 }
 
 /// An organisation by its name.
@@ -41,7 +53,7 @@ struct Named {
     name: String,
 }
 
-/// Show who asks: the name, permissions and organisations of the token. Needs no permission.
+/// Show who asks: the name, permissions and organisations of the token or person. Needs no permission.
 #[utoipa::path(
     get,
     path = "/v1/me",
@@ -57,7 +69,16 @@ pub(super) async fn show(State(app): State<App>, caller: Caller) -> Result<Json<
         name: actor.name().to_owned(),
         kind: actor.kind().as_str(),
         principal: actor.principal().to_owned(),
+        second_factor_needed: actor.is_unfinished(),
         permissions: names(actor.grants().somewhere()),
+        grants: actor
+            .grants()
+            .iter()
+            .map(|(scope, permissions)| Allowed {
+                organisation: scope.organisation().map(|id| id.as_str().to_owned()),
+                permissions: names(permissions),
+            })
+            .collect(),
         organisation: (!actor.grants().reach_all())
             .then(|| actor.grants().only())
             .flatten()

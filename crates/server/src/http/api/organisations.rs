@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use escrow::organisations::{Created, Organisation as Row};
-use escrow::permit::{Admin, OrganisationId, Permit, Right};
+use escrow::permit::{Admin, OrganisationId, Permission, Permit, Right};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -52,7 +52,7 @@ pub(super) async fn permit_in<P: Right>(
     id: &str,
     subject: &str,
 ) -> Result<Permit<P>, Problem> {
-    let anywhere = caller.anywhere();
+    let anywhere = caller.anywhere(Permission::Admin);
     let _: Permit<P> = app
         .escrow
         .authorise(&caller.actor, &anywhere, subject)
@@ -115,7 +115,11 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Organisation>>, Problem> {
     let _: Permit<Admin> = app
         .escrow
-        .authorise(&caller.actor, &caller.anywhere(), "organisations")
+        .authorise(
+            &caller.actor,
+            &caller.anywhere(Permission::Admin),
+            "organisations",
+        )
         .await?;
     let all = app.escrow.organisations().list(&caller.actor).await?;
     Ok(Json(Page::whole(
@@ -186,7 +190,11 @@ pub(super) async fn set(
 ) -> Result<Json<Organisation>, Problem> {
     let _: Permit<Admin> = app
         .escrow
-        .authorise(&caller.actor, &caller.anywhere(), "organisations")
+        .authorise(
+            &caller.actor,
+            &caller.anywhere(Permission::Admin),
+            "organisations",
+        )
         .await?;
     let found = of_path(&app, &caller, &id).await?;
     let permit: Permit<Admin> = app

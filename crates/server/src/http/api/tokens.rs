@@ -33,6 +33,8 @@ pub(super) struct Token {
     organisation: Option<String>,
     /// Whether it opens anything now.
     valid: bool,
+    /// The identifier of the person whose it is, and who is the most that it may; null when it is nobody's in particular.
+    owner: Option<String>,
     created_at: Moment,
     created_by: String,
     /// When it ends by itself.
@@ -51,6 +53,7 @@ impl Token {
             organisation: view.scope.organisation().map(|id| id.as_str().to_owned()),
             id: view.id,
             name: view.name,
+            owner: view.owner,
             created_at: view.created_at.into(),
             created_by: view.created_by,
             expires_at: view.expires_at.map(Moment),

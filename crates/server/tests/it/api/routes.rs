@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use escrow::permit::{Permission, Permissions, Scope};
+use escrow::permit::{Permission, Permissions, Role, Scope};
 use reqwest::Method;
 use serde_json::Value;
 
+use crate::api::sessions::Person;
 use crate::api::{Client, token_of};
 use crate::support::Stage;
 
@@ -18,6 +19,11 @@ type Row = (
 );
 
 const DEVICE: &str = "/v1/devices/{serial}";
+const PERSON: &str = "/v1/people/{person}";
+/// What anybody may ask, to become somebody.
+const OPEN: &[&str] = &["nothing at all"];
+/// What a person asks about themselves, and no token.
+const SESSION: &[&str] = &["a session"];
 
 const TABLE: &[Row] = &[
     ("GET", "/v1/devices", "/v1/devices", &["read"]),
@@ -233,7 +239,60 @@ const TABLE: &[Row] = &[
         &["audit"],
     ),
     ("GET", "/v1/me", "/v1/me", &[]),
+    ("GET", "/v1/people", "/v1/people", &["admin"]),
+    ("POST", "/v1/people", "/v1/people", &["admin"]),
+    ("GET", PERSON, "/v1/people/none", &["admin"]),
+    ("PATCH", PERSON, "/v1/people/none", &["admin"]),
+    (
+        "PUT",
+        "/v1/people/{person}/roles",
+        "/v1/people/none/roles",
+        &["admin"],
+    ),
+    (
+        "POST",
+        "/v1/people/{person}/reset",
+        "/v1/people/none/reset",
+        &["admin"],
+    ),
+    (
+        "GET",
+        "/v1/people/{person}/sessions",
+        "/v1/people/none/sessions",
+        &["admin"],
+    ),
+    (
+        "DELETE",
+        "/v1/people/{person}/sessions",
+        "/v1/people/none/sessions",
+        &["admin"],
+    ),
+    ("POST", "/v1/sign-in", "/v1/sign-in", OPEN),
+    ("POST", "/v1/invitations", "/v1/invitations", OPEN),
+    ("POST", "/v1/sign-out", "/v1/sign-out", SESSION),
+    ("GET", "/v1/sessions", "/v1/sessions", SESSION),
+    ("DELETE", "/v1/sessions/{id}", "/v1/sessions/none", SESSION),
+    ("PUT", "/v1/me/password", "/v1/me/password", SESSION),
+    (
+        "POST",
+        "/v1/me/second-factor",
+        "/v1/me/second-factor",
+        SESSION,
+    ),
+    (
+        "PUT",
+        "/v1/me/second-factor",
+        "/v1/me/second-factor",
+        SESSION,
+    ),
 ];
+
+/// Rows of what a token needs.
+fn for_tokens() -> impl Iterator<Item = &'static Row> {
+    TABLE
+        .iter()
+        .filter(|(_, _, _, needed)| *needed != OPEN && *needed != SESSION)
+}
 
 fn method(name: &str) -> Method {
     name.parse().unwrap()
@@ -253,11 +312,19 @@ fn the_table_has_every_described_route_with_its_permissions_and_no_other() {
     let mut described = BTreeMap::new();
     for (path, item) in description["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let needed = operation["security"][0]["token"].as_array().unwrap();
-            let needed: BTreeSet<_> = needed
-                .iter()
-                .map(|p| p.as_str().unwrap().to_owned())
-                .collect();
+            let security = &operation["security"][0];
+            let named = |names: &[&str]| names.iter().map(|p| (*p).to_owned()).collect();
+            let needed: BTreeSet<_> = match security["token"].as_array() {
+                Some(needed) => needed
+                    .iter()
+                    .map(|p| p.as_str().unwrap().to_owned())
+                    .collect(),
+                None if security["session"].is_array() => named(SESSION),
+                None => {
+                    assert_eq!(*security, serde_json::json!({}), "{path}");
+                    named(OPEN)
+                }
+            };
             described.insert((path.clone(), method.to_uppercase()), needed);
         }
     }
@@ -291,7 +358,10 @@ async fn every_route_refuses_who_has_no_valid_token() {
             .await;
         token.as_str().unwrap().to_owned()
     };
-    for (name, _, path, _) in TABLE {
+    for (name, _, path, needed) in TABLE {
+        if *needed == OPEN {
+            continue;
+        }
         for token in ["", &mistyped, &revoked] {
             let answer = Client::new(&stage, token)
                 .ask(method(name), path, None)
@@ -321,7 +391,7 @@ async fn every_route_refuses_who_lacks_a_permission_and_that_is_on_record() {
         without.insert(*lacking, Client::new(&stage, &token));
     }
     let mut refused = 0;
-    for (name, _, path, needed) in TABLE {
+    for (name, _, path, needed) in for_tokens() {
         for lacking in *needed {
             let answer = without[lacking].ask(method(name), path, None).await;
             assert_eq!(
@@ -334,7 +404,7 @@ async fn every_route_refuses_who_lacks_a_permission_and_that_is_on_record() {
             refused += 1;
         }
     }
-    assert!(refused >= TABLE.len());
+    assert!(refused >= for_tokens().count());
     let admin = Client::with(&stage, &["admin"]).await;
     let rows = admin.get("/v1/audit?action=refused&limit=500").await.json();
     let rows = rows["items"].as_array().unwrap();
@@ -347,7 +417,7 @@ async fn every_route_refuses_who_lacks_a_permission_and_that_is_on_record() {
 #[tokio::test]
 async fn no_route_asks_for_more_than_it_says() {
     let stage = Stage::new().await;
-    for (name, _, path, needed) in TABLE {
+    for (name, _, path, needed) in for_tokens() {
         let token = token_of(
             &stage,
             Scope::All,
@@ -367,5 +437,55 @@ async fn no_route_asks_for_more_than_it_says() {
                 "{name} {path}: {answer:?}"
             );
         }
+    }
+}
+
+/// The table of roles: each person may do exactly what their one role allows, whatever the route.
+#[tokio::test]
+async fn every_route_lets_in_the_roles_that_it_says_and_no_other() {
+    let stage = Stage::new().await;
+    for role in Role::ALL {
+        let person = Person::settled(&stage, role.as_str(), &[*role]).await;
+        let client = person.client(&stage).await;
+        for (name, _, path, needed) in for_tokens() {
+            let needed = permissions(&needed.iter().copied().collect());
+            let answer = client.ask(method(name), path, None).await;
+            // What concerns all organisations is refused to who has a role in one.
+            let is_refused = answer.status == 403;
+            let of_all = matches!(*path, "/v1/organisations") && *name == "POST";
+            assert_eq!(
+                is_refused,
+                !role.permissions().include(needed) || of_all,
+                "{} {name} {path}: {answer:?}",
+                role.as_str()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_token_will_do_where_it_takes_a_person() {
+    let stage = Stage::new().await;
+    let token = token_of(&stage, Scope::All, Permissions::all()).await;
+    let program = Client::new(&stage, &token);
+    for (name, _, path, needed) in TABLE {
+        if *needed != SESSION {
+            continue;
+        }
+        let body = serde_json::json!({ "old": "correct horse battery", "new": "correct horse battery staple" });
+        let body = match *path {
+            "/v1/me/password" => Some(body),
+            "/v1/me/second-factor" if *name == "POST" => {
+                Some(serde_json::json!({ "password": "x" }))
+            }
+            "/v1/me/second-factor" => Some(serde_json::json!({ "code": "123456" })),
+            _ => None,
+        };
+        let answer = program.ask(method(name), path, body.as_ref()).await;
+        assert_eq!(
+            answer.refusal(),
+            (403, "person-needed".to_owned()),
+            "{name} {path}"
+        );
     }
 }
