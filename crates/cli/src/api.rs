@@ -15,6 +15,7 @@ use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use crate::secret_file;
+use crate::session_file::{self, Kept};
 use crate::voice::{Failure, Voice};
 
 /// The environment variable that names the server.
@@ -35,7 +36,8 @@ pub(crate) struct ServerArgs {
     /// The server's address [environment: LOCKWARDEN_URL]
     #[arg(long, value_name = "URL", help_heading = "Server")]
     url: Option<String>,
-    /// The file that holds the API token; - is standard input [environment: LOCKWARDEN_TOKEN_FILE]
+    /// The file that holds an API token; - is standard input. Without it you act as who signed in [environment:
+    /// LOCKWARDEN_TOKEN_FILE]
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     token_file: Option<PathBuf>,
     /// A certificate authority (PEM) to trust beside the well-known ones
@@ -50,7 +52,7 @@ pub(crate) struct ServerArgs {
 pub(crate) struct Api {
     client: reqwest::Client,
     base: Url,
-    authorization: HeaderValue,
+    authorization: Option<HeaderValue>,
     organisation: Option<String>,
 }
 
@@ -162,45 +164,80 @@ impl<'a> Ask<'a> {
 }
 
 impl Api {
-    /// The server that the arguments or the environment name. The token is read here.
+    /// The server that the arguments or the environment name, asked with a token or, without one, as who signed in there. Either is
+    /// read here.
     ///
     /// # Errors
-    /// When no server or token file is named, or one cannot be used.
+    /// When no server is named, there is neither a token file nor a session, or one cannot be used.
     pub(crate) fn new(args: &ServerArgs, voice: Voice) -> Result<Self, Failure> {
-        let url = args
-            .url
-            .clone()
-            .or_else(|| std::env::var(URL_VARIABLE).ok())
-            .ok_or_else(|| {
-                Failure::usage("no server is named")
-                    .hint(format!("give --url, or set {URL_VARIABLE}"))
-            })?;
-        let token_file = args
-            .token_file
-            .clone()
-            .or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from))
-            .ok_or_else(|| {
-                Failure::usage("no token file is named").hint(format!(
-                    "give --token-file, or set {TOKEN_FILE_VARIABLE}; `lockwarden token create` makes a token"
-                ))
-            })?;
-        let base = address(&url)?;
+        let token_file = args.token_file.clone();
+        let token_file =
+            token_file.or_else(|| std::env::var_os(TOKEN_FILE_VARIABLE).map(PathBuf::from));
+        let Some(token_file) = token_file else {
+            let kept = session_file::read()?;
+            let base = named(args)?;
+            let kept = match (kept, base) {
+                (Some(kept), Some(base)) if kept.url.origin() != base.origin() => {
+                    return Err(Failure::usage(
+                        "you are signed in at another server, and no token file is named",
+                    )
+                    .hint("sign in at this one with `lockwarden sign-in`, or give --token-file"));
+                }
+                (Some(kept), _) => kept,
+                (None, None) => return Err(no_server()),
+                (None, Some(_)) => {
+                    return Err(Failure::usage("no token file is named, and nobody is signed in").hint(format!(
+                        "`lockwarden sign-in` signs in; or give --token-file, or set {TOKEN_FILE_VARIABLE}"
+                    )));
+                }
+            };
+            return Self::in_session(args, &kept);
+        };
+        let base = named(args)?.ok_or_else(no_server)?;
         let token = secret_file::read(&token_file, "the token file")?;
         if let Some(warning) = secret_file::warning(&token_file, "the token file") {
             voice.talk(warning);
         }
-        let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
-        let mut authorization = HeaderValue::from_str(&bearer).map_err(|_| {
-            Failure::new("the token file holds something that is no token")
-                .hint("it must hold the token alone, on one line")
-        })?;
-        authorization.set_sensitive(true);
+        Self::with(args, base, Some(token.trim()))
+    }
+
+    /// The server that the arguments or the environment name, asked by nobody in particular.
+    ///
+    /// # Errors
+    /// When no server is named.
+    pub(crate) fn for_anybody(args: &ServerArgs) -> Result<Self, Failure> {
+        Self::with(args, named(args)?.ok_or_else(no_server)?, None)
+    }
+
+    /// The server of a session, asked in that.
+    ///
+    /// # Errors
+    /// When the session cannot be used.
+    pub(crate) fn in_session(args: &ServerArgs, kept: &Kept) -> Result<Self, Failure> {
+        Self::with(args, address(kept.url.as_str())?, Some(&kept.session))
+    }
+
+    fn with(args: &ServerArgs, base: Url, secret: Option<&str>) -> Result<Self, Failure> {
+        let authorization = secret.map(|secret| {
+            let bearer = Zeroizing::new(format!("Bearer {secret}"));
+            let mut value = HeaderValue::from_str(&bearer).map_err(|_| {
+                Failure::new("the token file holds something that is no token")
+                    .hint("it must hold the token alone, on one line")
+            })?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
         Ok(Self {
             client: client(args.ca_file.as_deref())?,
             base,
-            authorization,
+            authorization: authorization.transpose()?,
             organisation: args.organisation.clone(),
         })
+    }
+
+    /// The server's address.
+    pub(crate) fn url(&self) -> &Url {
+        &self.base
     }
 
     /// Asks, and takes any success for an answer.
@@ -306,8 +343,10 @@ impl Api {
         let mut request = self
             .client
             .request(ask.method, url)
-            .header(AUTHORIZATION, self.authorization.clone())
             .header(ACCEPT, "application/json, application/problem+json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
         if let Some(body) = ask.body {
             request = request
                 .header(CONTENT_TYPE, "application/json")
@@ -363,6 +402,19 @@ impl Api {
             failure,
         }
     }
+}
+
+/// The server that is named.
+fn named(args: &ServerArgs) -> Result<Option<Url>, Failure> {
+    let given = args
+        .url
+        .clone()
+        .or_else(|| std::env::var(URL_VARIABLE).ok());
+    given.as_deref().map(address).transpose()
+}
+
+fn no_server() -> Failure {
+    Failure::usage("no server is named").hint(format!("give --url, or set {URL_VARIABLE}"))
 }
 
 /// An address of a server: https, or http on this machine.

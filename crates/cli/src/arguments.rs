@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, audit, bench, business_api, code, coverage, db, dep, devices, doctor, init, lock,
-    lock_status, locks, mdm, organisations, push_certificate, reveal, serve, sim, token, unlock,
-    unlocks,
+    apple, audit, bench, business_api, code, coverage, credentials, db, dep, devices, doctor, init,
+    lock, lock_status, locks, mdm, organisations, people, push_certificate, reveal, serve, sign_in,
+    sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -46,6 +46,12 @@ pub(crate) enum Commands {
     Apple(apple::AppleArgs),
     Bench(bench::BenchArgs),
     Sim(sim::SimArgs),
+    Join(sign_in::JoinArgs),
+    SignIn(sign_in::SignInArgs),
+    SignOut(sign_in::SignOutArgs),
+    SecondFactor(credentials::SecondFactorArgs),
+    Password(credentials::PasswordArgs),
+    Sessions(credentials::SessionsArgs),
     Devices(devices::DevicesArgs),
     Reveal(reveal::RevealArgs),
     Unlock(unlock::UnlockArgs),
@@ -58,6 +64,7 @@ pub(crate) enum Commands {
     PushCertificate(push_certificate::PushCertificateArgs),
     Dep(dep::DepArgs),
     BusinessApi(business_api::BusinessApiArgs),
+    People(people::PeopleArgs),
     Token(token::TokenArgs),
     Audit(audit::AuditArgs),
     Organisations(organisations::OrganisationsArgs),
@@ -65,6 +72,13 @@ pub(crate) enum Commands {
 
 /// The commands that talk to a running server. The others work on local files.
 const OF_A_SERVER: &[&str] = &[
+    "join",
+    "sign-in",
+    "sign-out",
+    "second-factor",
+    "password",
+    "sessions",
+    "people",
     "devices",
     "reveal",
     "unlock",
@@ -101,7 +115,7 @@ pub(crate) fn command() -> Command {
         text
     };
     let servers = list(
-        "Commands that talk to a server (--url, --token-file; or LOCKWARDEN_URL, LOCKWARDEN_TOKEN_FILE):",
+        "Commands that talk to a server (`sign-in` once, or --url and --token-file, or LOCKWARDEN_URL and LOCKWARDEN_TOKEN_FILE):",
         true,
     );
     let files = list("Commands on local files:", false);

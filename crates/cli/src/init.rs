@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use clap::Args;
 use escrow::meta::DataKind;
+use escrow::people::Login;
 use escrow::principals::SecretText;
 use escrow::{Escrow, Opening};
-use seal::{KeyEncryptionKey, RecoveryKey};
+use seal::{KeyEncryptionKey, Password, RecoveryKey};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::owner::Owner;
 use crate::private_file::PrivateFile;
 use crate::voice::{DONE, Failure, Outcome, Voice};
-use crate::{machine, private_file};
+use crate::{machine, private_file, prompt};
 
 /// Make a configuration, the keys, an empty vault, the first organisation and its first token
 ///
@@ -38,6 +40,15 @@ pub(crate) struct InitArgs {
     /// Write the first token, which may do everything, to this file (mode 0600) instead of showing it
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The first person, by the name to sign in with: every role but break-glass. Then no token is made unless --token-file is given
+    #[arg(long, value_name = "LOGIN")]
+    login: Option<Login>,
+    /// The first person's name, as it stands on the record and goes to Apple as who asked
+    #[arg(long, value_name = "NAME", requires = "login")]
+    name: Option<String>,
+    /// The file that holds the first person's password; - is standard input. Otherwise it is asked for at the terminal
+    #[arg(long, value_name = "FILE", requires = "login")]
+    password_file: Option<PathBuf>,
 }
 
 /// The most characters of an organisation's name, as in the API.
@@ -55,6 +66,8 @@ struct Made<'a> {
     recovery_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    person: Option<&'a str>,
 }
 
 /// Runs the command.
@@ -67,6 +80,7 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
         ))
         .hint("Apple is given it with every unlock; write it as it is known there"));
     }
+    let first = FirstPerson::asked(&args)?;
     make_folder(&args.folder)?;
     let folder = absolute(&args.folder)?;
     let data = absolute(&args.data)?;
@@ -125,7 +139,8 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     })
     .await
     .map_err(|error| Failure::new(error.to_string()))?;
-    let token = first_token(&escrow, name).await;
+    let wants_token = first.is_none() || args.token_file.is_some();
+    let begun = begin(&escrow, name, first.as_ref(), wants_token).await;
     escrow.close().await;
     let unfinished = |failure: Failure| {
         failure.hint(format!(
@@ -133,8 +148,8 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
             data.display()
         ))
     };
-    let token = token.map_err(|error| unfinished(Failure::new(error.to_string())))?;
-    if args.token_file.is_some() {
+    let token = begun.map_err(|error| unfinished(Failure::new(error)))?;
+    if let (Some(_), Some(token)) = (&args.token_file, &token) {
         let file = files.0.last_mut().expect("it was made last");
         file.write_line(token.expose()).map_err(unfinished)?;
     }
@@ -146,7 +161,11 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
         data: &data,
         organisation: name,
         recovery_key: args.recovery_key_file.is_none().then_some(&recovery_text),
-        token: args.token_file.is_none().then_some(token.expose()),
+        token: token
+            .as_ref()
+            .filter(|_| args.token_file.is_none())
+            .map(SecretText::expose),
+        person: first.as_ref().map(|first| first.login.as_str()),
     };
     voice
         .data(&made, || {
@@ -155,6 +174,7 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
                 format!("key file       {}", key_file.display()),
                 format!("data           {}", data.display()),
             ];
+            lines.extend(made.person.map(|login| format!("first person   {login}")));
             lines.extend(made.token.map(|token| format!("token          {token}")));
             lines.extend(made.recovery_key.map(|key| format!("recovery key   {key}")));
             lines.join("\n")
@@ -165,6 +185,11 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
         "Keep the recovery key offline and nowhere on this machine: with it the codes outlive this server. \
          It and the token are not shown again.",
     );
+    if let Some(login) = made.person {
+        voice.talk(format!(
+            "Once the server runs: `lockwarden sign-in {login} --url ...`, then `lockwarden second-factor`."
+        ));
+    }
     voice.talk(format!(
         "Next: look through {}, then `lockwarden doctor --config {0}` and `lockwarden serve --config {0}`. \
          `lockwarden db prove-recovery` shows that the recovery key opens this vault.",
@@ -188,11 +213,60 @@ impl Files {
     }
 }
 
-async fn first_token(escrow: &Escrow, organisation: &str) -> escrow::Result<SecretText> {
-    Owner::new(escrow, "init", organisation)
-        .await?
-        .token("first token")
+/// Who is first: the only one whom nobody invites.
+struct FirstPerson {
+    login: Login,
+    name: String,
+    password: Zeroizing<String>,
+}
+
+impl FirstPerson {
+    /// Before anything is made, so that a password that will not do leaves nothing behind.
+    fn asked(args: &InitArgs) -> Result<Option<Self>, Failure> {
+        let Some(login) = args.login.clone() else {
+            return Ok(None);
+        };
+        let password = prompt::new_password(args.password_file.as_deref(), "--password-file")?;
+        Password::new(password.clone()).map_err(|error| Failure::usage(error.to_string()))?;
+        let name = args.name.clone().unwrap_or_else(|| login.to_string());
+        if name.trim().is_empty()
+            || name.chars().count() > LONGEST_NAME
+            || name.chars().any(server::misleads)
+        {
+            return Err(Failure::usage(
+                "the person's name is empty, too long, or holds control characters",
+            ));
+        }
+        Ok(Some(Self {
+            login,
+            name,
+            password,
+        }))
+    }
+}
+
+/// Makes the organisation, and who or what may act first.
+async fn begin(
+    escrow: &Escrow,
+    organisation: &str,
+    first: Option<&FirstPerson>,
+    wants_token: bool,
+) -> Result<Option<SecretText>, String> {
+    let failed = |error: escrow::Error| error.to_string();
+    let owner = Owner::new(escrow, "init", organisation)
         .await
+        .map_err(failed)?;
+    if let Some(first) = first {
+        let password = Password::new(first.password.clone()).map_err(|error| error.to_string())?;
+        owner
+            .person(&first.login, &first.name, password)
+            .await
+            .map_err(|error| error.to_string())?;
+    }
+    if !wants_token {
+        return Ok(None);
+    }
+    owner.token("first token").await.map(Some).map_err(failed)
 }
 
 fn make_folder(path: &Path) -> Result<(), Failure> {

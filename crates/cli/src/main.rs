@@ -8,6 +8,7 @@ mod bench;
 mod business_api;
 mod code;
 mod coverage;
+mod credentials;
 mod db;
 mod dep;
 mod devices;
@@ -22,12 +23,16 @@ mod mdm;
 mod operation;
 mod organisations;
 mod owner;
+mod people;
 mod private_file;
+mod prompt;
 mod push_certificate;
 mod reveal;
 mod secret_file;
 mod serve;
+mod session_file;
 mod show;
+mod sign_in;
 mod sim;
 mod token;
 mod unlock;
@@ -87,6 +92,13 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::BusinessApi(args) => machine::block_on(business_api::run(args, voice)),
         Commands::Sim(args) => machine::block_on(sim::run(args, voice)),
         Commands::Audit(args) => machine::block_on(audit::run(args, voice)),
+        Commands::Join(args) => machine::block_on(sign_in::join(args, voice)),
+        Commands::SignIn(args) => machine::block_on(sign_in::sign_in(args, voice)),
+        Commands::SignOut(args) => machine::block_on(sign_in::sign_out(args, voice)),
+        Commands::Password(args) => machine::block_on(credentials::password(args, voice)),
+        Commands::SecondFactor(args) => machine::block_on(credentials::second_factor(args, voice)),
+        Commands::Sessions(args) => machine::block_on(credentials::sessions(args, voice)),
+        Commands::People(args) => machine::block_on(people::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
     }
 }

@@ -11,12 +11,14 @@ use escrow::Escrow;
 use escrow::business_apis::NewBusinessApi;
 use escrow::connections::{ConnectionChange, ConnectionKind, HookAuth, NewConnection, UnlockVia};
 use escrow::organisations::Created;
+use escrow::people::{Login, NewPerson};
 use escrow::permit::{
-    Actor, Admin, Connections, OrganisationId, Permissions, Permit, Read, Right, Scope,
+    Actor, Admin, Connections, OrganisationId, Permissions, Permit, Read, Right, Role, Scope,
 };
 use escrow::principals::{NewToken, SecretText};
 use escrow::push_certificates::NewPushCertificate;
 use escrow::server_tokens::{Access, NewServerToken};
+use seal::Password;
 use server::lifecycle;
 use zeroize::Zeroizing;
 
@@ -69,6 +71,37 @@ impl<'a> Owner<'a> {
         self.escrow
             .authorise(&self.actor, &self.organisation, subject)
             .await
+    }
+
+    /// Somebody with a password, and every role but that of emergencies, in all organisations.
+    pub(crate) async fn person(
+        &self,
+        login: &Login,
+        name: &str,
+        password: Password,
+    ) -> Result<(), Broken> {
+        let everywhere = OrganisationId::new("*");
+        let subject = format!("person {login}");
+        let permit = self
+            .escrow
+            .authorise(&self.actor, &everywhere, subject)
+            .await?;
+        let new = NewPerson {
+            login: login.clone(),
+            name: name.to_owned(),
+            email: None,
+        };
+        let people = self.escrow.people();
+        let (view, invitation) = people.add(&permit, new).await??;
+        self.escrow
+            .credentials()
+            .accept(invitation.expose(), password, None)
+            .await?;
+        let roles = Role::OF_THE_FIRST;
+        people
+            .set_roles(&permit, &view.id, &Scope::All, roles)
+            .await??;
+        Ok(())
     }
 
     /// A token of that name that may do everything everywhere. Earlier ones of the name end.

@@ -25,6 +25,11 @@ pub(crate) const API_KEY: &str = "nanomdm-api-key-in-a-test";
 /// The key that webhooks are signed with.
 pub(crate) const HMAC_KEY: &str = "webhook-hmac-key-in-a-test";
 
+/// The name that the first person signs in with, who has set up no second factor yet.
+pub(crate) const FIRST: &str = "zoe";
+/// Their password.
+pub(crate) const FIRST_PASSWORD: &str = "correct horse battery";
+
 /// Everything but the server's process.
 pub(crate) struct Installation {
     pub(crate) runtime: Runtime,
@@ -128,8 +133,12 @@ impl Installation {
                 &text(&recovery),
                 "--token-file",
                 &text(&token),
+                "--login",
+                FIRST,
+                "--password-file",
+                "-",
             ]),
-            "",
+            FIRST_PASSWORD,
         );
         assert_eq!(made.status, 0, "{}", made.stderr);
         let ca = file(self.folder.path(), "apple-ca.pem", &self.apple.ca_pem());

@@ -13,6 +13,7 @@ mod kill;
 mod kill_locks;
 mod leaks;
 mod locks;
+mod people;
 mod sandbox;
 mod setup;
 mod sim_apple;

@@ -19,6 +19,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -
         .env_remove("LOCKWARDEN_URL")
         .env_remove("LOCKWARDEN_TOKEN_FILE")
         .env_remove("LOCKWARDEN_CONFIG")
+        .env("LOCKWARDEN_SESSION_FILE", "/nowhere/session")
         .env_remove("CREDENTIALS_DIRECTORY");
     command
 }

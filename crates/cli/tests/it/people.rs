@@ -1,0 +1,265 @@
+//! People at the command line: the first one of `init`, who invites others; signed in and out, shut out, rescued.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use data_encoding::BASE32_NOPAD;
+use seal::TotpSecret;
+use serde_json::Value;
+
+use crate::installation::{FIRST, FIRST_PASSWORD, Installation, Server};
+use crate::support::{Finished, command, file, finish, wait_for};
+
+const PASSWORD: &str = "a password of somebody else";
+
+/// A person at a terminal of their own: their session file, and their app.
+struct Person<'a> {
+    installation: &'a Installation,
+    login: &'a str,
+    app: Option<TotpSecret>,
+    /// Codes up to this step were used.
+    used: u64,
+}
+
+fn step() -> u64 {
+    let now = server::lifecycle::clock().now().0;
+    u64::try_from(now / 1_000).unwrap() / 30
+}
+
+impl<'a> Person<'a> {
+    fn new(installation: &'a Installation, login: &'a str) -> Self {
+        Self {
+            installation,
+            login,
+            app: None,
+            used: 0,
+        }
+    }
+
+    fn session_file(&self) -> PathBuf {
+        self.installation.path(&format!("{}.session", self.login))
+    }
+
+    fn cli(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command.env("LOCKWARDEN_SESSION_FILE", self.session_file());
+        command
+    }
+
+    fn run(&self, arguments: &[&str], stdin: &str) -> Finished {
+        finish(self.cli(arguments), stdin)
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str], stdin: &str) -> Value {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        let done = self.run(&arguments, stdin);
+        assert_eq!(done.status, 0, "{arguments:?}: {}", done.stderr);
+        serde_json::from_str(&done.stdout).unwrap_or(Value::Null)
+    }
+
+    /// A code that was not used before: of the next half minute, which is taken too, when this one's was.
+    fn code(&mut self) -> String {
+        let next = wait_for("a code that was not used", || {
+            let next = step().max(self.used + 1);
+            (next <= step() + 1).then_some(next)
+        });
+        self.used = next;
+        let at = i64::try_from(next * 30).unwrap();
+        self.app.as_ref().unwrap().code_at(at).as_str().to_owned()
+    }
+
+    #[track_caller]
+    fn sign_in(&mut self, server: &Server, password: &str) -> Finished {
+        let password = file(self.installation.path("").as_path(), "password", password);
+        let mut arguments = vec![
+            "sign-in",
+            self.login,
+            "--url",
+            &server.url,
+            "--password-file",
+        ];
+        let password = password.to_str().unwrap().to_owned();
+        arguments.push(&password);
+        let code = if self.app.is_some() {
+            self.code()
+        } else {
+            String::new()
+        };
+        if !code.is_empty() {
+            arguments.extend(["--code-file", "-"]);
+        }
+        self.run(&arguments, &code)
+    }
+
+    fn set_up(&mut self, password: &str) {
+        let made = self.ok(&["second-factor", "--password-file", "-"], password);
+        let secret = made["secret"].as_str().unwrap();
+        let bytes = BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
+        self.app = TotpSecret::from_bytes(&bytes);
+        let code = self.code();
+        self.ok(&["second-factor", "--code-file", "-"], &code);
+    }
+}
+
+#[test]
+fn the_first_person_invites_another_who_may_what_their_roles_allow() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let mut zoe = Person::new(&installation, FIRST);
+    let refused = zoe.sign_in(&server, PASSWORD);
+    assert_eq!(refused.status, 1);
+    assert!(
+        refused.stderr.contains("the password or the code is wrong"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!zoe.session_file().exists());
+    let begun = zoe.sign_in(&server, FIRST_PASSWORD);
+    assert_eq!(begun.status, 0, "{}", begun.stderr);
+    assert!(
+        begun.stderr.contains("lockwarden second-factor"),
+        "{}",
+        begun.stderr
+    );
+    let mode = std::fs::metadata(zoe.session_file())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let unfinished = zoe.run(&["devices", "list"], "");
+    assert!(
+        unfinished.stderr.contains("second factor"),
+        "{}",
+        unfinished.stderr
+    );
+    zoe.set_up(FIRST_PASSWORD);
+    zoe.ok(&["devices", "list"], "");
+    let me = zoe.ok(&["people", "show", FIRST], "");
+    let roles: Vec<_> = me["roles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|role| role["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles.len(), 7);
+    assert!(!roles.contains(&"break-glass"), "nobody has it by default");
+
+    let invited = zoe.ok(&["people", "invite", "max", "--name", "Max Example"], "");
+    let invitation = invited["invitation"].as_str().unwrap();
+    let mut max = Person::new(&installation, "max");
+    let password = file(installation.path("").as_path(), "max.password", PASSWORD);
+    let join = [
+        "join",
+        "--url",
+        &server.url,
+        "--invitation-file",
+        "-",
+        "--password-file",
+        password.to_str().unwrap(),
+    ];
+    max.ok(&join, invitation);
+    let again = max.run(&join, invitation);
+    assert!(
+        again.status == 1 && again.stderr.contains("taken before"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(max.sign_in(&server, PASSWORD).status, 0);
+    let early = zoe.run(&["people", "roles", "max", "revealer"], "");
+    assert!(early.stderr.contains("second factor"), "{}", early.stderr);
+    max.set_up(PASSWORD);
+    let given = zoe.ok(&["people", "roles", "max", "revealer"], "");
+    assert_eq!(given["roles"][0]["role"], "revealer");
+    max.ok(&["devices", "list"], "");
+    let refused = max.run(&["people", "list"], "");
+    assert!(
+        refused.status == 1 && refused.stderr.contains("`admin`"),
+        "{}",
+        refused.stderr
+    );
+
+    let listed = zoe.run(&["people", "list"], "");
+    assert!(
+        listed.stdout.contains("Max Example") && listed.stdout.contains("revealer in "),
+        "{}",
+        listed.stdout
+    );
+    zoe.ok(&["people", "disable", "max"], "");
+    let out = max.run(&["devices", "list"], "");
+    assert!(
+        out.status == 1 && out.stderr.contains("sign-in"),
+        "{}",
+        out.stderr
+    );
+
+    // A session goes to its own server and to no other.
+    let elsewhere = zoe.run(&["devices", "list", "--url", "http://127.0.0.1:9"], "");
+    assert!(
+        elsewhere.status == 2 && elsewhere.stderr.contains("another server"),
+        "{}",
+        elsewhere.stderr
+    );
+    assert_eq!(zoe.ok(&["sessions", "list"], "")[0]["live"], true);
+    zoe.ok(&["sign-out"], "");
+    assert!(!zoe.session_file().exists());
+    for secret in [FIRST_PASSWORD, PASSWORD, invitation] {
+        assert!(
+            !installation.log().contains(secret),
+            "a secret is in the log"
+        );
+    }
+}
+
+#[test]
+fn who_lost_everything_is_rescued_on_the_machine_itself() {
+    let installation = Installation::new();
+    let out = installation.path("invitation");
+    let config = installation.config();
+    let rescue = |login: &str| {
+        let arguments = [
+            "people",
+            "rescue",
+            login,
+            "--config",
+            config.to_str().unwrap(),
+            "--out-file",
+            out.to_str().unwrap(),
+        ];
+        finish(command(arguments), "")
+    };
+    let nobody = rescue("nobody");
+    assert!(nobody.status == 1 && !out.exists(), "{}", nobody.stderr);
+    let done = rescue(FIRST);
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    let invitation = std::fs::read_to_string(&out).unwrap();
+    let server = installation.serve();
+    let mut zoe = Person::new(&installation, FIRST);
+    assert_eq!(zoe.sign_in(&server, FIRST_PASSWORD).status, 1);
+    let password = file(installation.path("").as_path(), "new.password", PASSWORD);
+    let join = [
+        "join",
+        "--url",
+        &server.url,
+        "--invitation-file",
+        "-",
+        "--password-file",
+        password.to_str().unwrap(),
+    ];
+    zoe.ok(&join, &invitation);
+    assert_eq!(zoe.sign_in(&server, PASSWORD).status, 0);
+    zoe.set_up(PASSWORD);
+    let record = zoe.ok(
+        &["audit", "list", "--organisation", "*", "--limit", "100"],
+        "",
+    );
+    let actions: Vec<_> = record
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|row| row["action"].as_str())
+        .collect();
+    assert!(actions.contains(&"person.reset"), "{actions:?}");
+}
