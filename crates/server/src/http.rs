@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -26,6 +26,29 @@ mod watch;
 
 /// The most that a request of the API holds, bytes. Webhooks have their own limit.
 const BODY_LIMIT: usize = 256 * 1024;
+
+/// What every answer has a browser keep to: nothing is stored, guessed at, framed or taken from elsewhere, and no address of ours is
+/// told to others.
+const FOR_BROWSERS: [(HeaderName, &str); 7] = [
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+];
+/// Once reached by TLS, a browser comes by TLS alone, for a year.
+const TLS_ALWAYS: &str = "max-age=31536000";
 
 /// Everything that is answered.
 pub(crate) fn router(app: App) -> Router {
@@ -86,11 +109,15 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         .map_or_else(|| "none".to_owned(), |matched| matched.as_str().to_owned());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    for (name, value) in FOR_BROWSERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if app.is_reached_by_tls() {
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static(TLS_ALWAYS),
+        );
+    }
     if app.settings.sandbox {
         headers.insert("lockwarden-sandbox", HeaderValue::from_static("true"));
     }

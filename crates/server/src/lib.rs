@@ -95,6 +95,12 @@ impl App {
         })
     }
 
+    /// Whether people reach it by TLS: its own, or that of a proxy in front.
+    pub(crate) fn is_reached_by_tls(&self) -> bool {
+        let public = self.settings.public_url.as_ref();
+        self.settings.tls.is_some() || public.is_some_and(|url| url.scheme() == "https")
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -281,3 +281,40 @@ async fn what_would_mislead_whoever_reads_the_record_is_refused() {
     let answer = client.get(&format!("/v1/unlocks/{}", &long[1..])).await;
     assert_eq!(answer.refusal(), (404, "unknown-unlock".to_owned()));
 }
+
+#[tokio::test]
+async fn every_answer_says_what_a_browser_must_not_do() {
+    let stage = Stage::new().await;
+    let client = Client::with(&stage, &["read"]).await;
+    for path in [
+        "/v1/devices",
+        "/v1/nothing",
+        "/openapi.json",
+        "/healthz",
+        "/nothing",
+    ] {
+        for asked in [&client, &Client::new(&stage, "")] {
+            let answer = asked.get(path).await;
+            let told = |name: &str| answer.header(name).unwrap_or_default().to_owned();
+            assert_eq!(told("cache-control"), "no-store", "{path}");
+            assert_eq!(told("x-content-type-options"), "nosniff", "{path}");
+            assert_eq!(told("x-frame-options"), "DENY", "{path}");
+            assert_eq!(told("referrer-policy"), "no-referrer", "{path}");
+            assert_eq!(
+                told("cross-origin-resource-policy"),
+                "same-origin",
+                "{path}"
+            );
+            assert!(
+                told("content-security-policy").starts_with("default-src 'none'"),
+                "{path}"
+            );
+            assert_eq!(
+                told("strict-transport-security"),
+                "",
+                "{path}: it is reached without TLS"
+            );
+            assert_eq!(told("access-control-allow-origin"), "", "{path}");
+        }
+    }
+}
