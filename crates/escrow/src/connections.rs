@@ -8,6 +8,7 @@ use activation_lock::time::Timestamp;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
+use crate::approvals::{self, Guard, Passed};
 use crate::db::{Row, Tx, params};
 use crate::names::names;
 use crate::permit::{Connections as ConnectionsRight, OrganisationId, Permit, Read};
@@ -339,6 +340,8 @@ impl Connections<'_> {
                 if made == 0 {
                     return Ok(Err(ConnectionProblem::NameTaken));
                 }
+                let guard = Guard::connections(format!("add connection {} to {}", new.name, new.base_url));
+                let passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
                 let entry = confirmed
                     .entry("connection.add")
                     .subject(&new.name)
@@ -346,7 +349,7 @@ impl Connections<'_> {
                     .detail("kind", new.kind.as_str())
                     .detail("base_url", new.base_url.as_str())
                     .detail("unlock_via", new.unlock_via.as_str());
-                audit::record(tx, &escrow, entry).await?;
+                audit::record(tx, &escrow, passed.mark(entry)).await?;
                 operations::wake_for_credential(tx, organisation).await?;
                 let view = by_id(tx, &id).await?.ok_or(Error::Corrupt("connections.id"))?;
                 Ok(Ok(view))
@@ -381,6 +384,13 @@ impl Connections<'_> {
                 let Some(view) = by_name(tx, organisation, &name).await? else {
                     return Ok(Err(ConnectionProblem::Unknown));
                 };
+                let base_url = change.base_url.as_deref().unwrap_or(&view.base_url);
+                let via = change.unlock_via.unwrap_or(view.unlock_via);
+                let mut passed = Passed::Free;
+                if base_url.trim_end_matches('/') != view.base_url || via != view.unlock_via {
+                    let target = format!("connection {name} to {base_url}, unlocks by {}", via.as_str());
+                    passed = approvals::pass(tx, &escrow, &confirmed, &Guard::connections(target)).await?;
+                }
                 let now = tx.now();
                 let api_key = change
                     .api_key
@@ -404,10 +414,10 @@ impl Connections<'_> {
                     .entry("connection.change")
                     .subject(&name)
                     .detail("connection", view.id.as_str())
-                    .detail("base_url", change.base_url.as_deref().unwrap_or(&view.base_url))
+                    .detail("base_url", base_url)
                     .detail("api_key_changed", change.api_key.is_some())
-                    .detail("unlock_via", change.unlock_via.unwrap_or(view.unlock_via).as_str());
-                audit::record(tx, &escrow, entry).await?;
+                    .detail("unlock_via", via.as_str());
+                audit::record(tx, &escrow, passed.mark(entry)).await?;
                 operations::wake_for_credential(tx, organisation).await?;
                 Ok(Ok(by_id(tx, &view.id).await?.ok_or(Error::Corrupt("connections.id"))?))
             })

@@ -5,6 +5,7 @@
 //! reveals anything takes a [`permit::Permit`], which only [`Escrow::authorise`] makes. When a verb returns, what it did
 //! is durable.
 
+pub mod approvals;
 pub mod audit;
 pub mod business_apis;
 pub mod clock;
@@ -405,6 +406,7 @@ impl Escrow {
             address: None,
             owner: None,
             unfinished: false,
+            leave: approvals::Leave::Plain,
         }
     }
 

@@ -10,6 +10,7 @@ use activation_lock::time::Timestamp;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use crate::approvals::Passed;
 use crate::business_apis::BusinessApiView;
 use crate::db::{Tx, params};
 use crate::devices::UNLISTED;
@@ -650,7 +651,7 @@ async fn lock_new_ones(
             override_reason: None,
             urgent: false,
         };
-        locks::insert(tx, escrow, &actor, organisation, &wish).await?;
+        locks::insert(tx, escrow, &actor, organisation, &wish, &Passed::Free).await?;
         changed.locks += 1;
     }
     if new.len() > room {

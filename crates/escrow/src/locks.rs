@@ -10,6 +10,7 @@ use activation_lock::device::SerialNumber;
 use activation_lock::lock::{LOCK_DEADLINE, ReviewReason};
 use activation_lock::operation::StateName;
 
+use crate::approvals::{self, Action, Guard, Passed};
 use crate::db::{Tx, params};
 use crate::operations::{self, Key, Kind, LiveElsewhere, Operation};
 use crate::permit::{Actor, Lock, OrganisationId, Permit, Read};
@@ -223,6 +224,8 @@ impl Locks<'_> {
                 if let Some(live) = operations::live_of_serial(tx, &op.serial).await? {
                     return Ok(Resumed::LiveElsewhere(live.elsewhere(organisation)));
                 }
+                let guard = Guard::device(Action::Lock, &op.serial);
+                let passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
                 let now = tx.now();
                 tx.execute(
                     "UPDATE operations SET state = $3, details = '{}', resumed_at = $4, deadline = $5, next_at = $4, \
@@ -242,7 +245,7 @@ impl Locks<'_> {
                     .subject(op.serial.as_str())
                     .detail("operation", id.as_str())
                     .detail("after", after.map_or("", ReviewReason::as_str));
-                audit::record(tx, &escrow, entry).await?;
+                audit::record(tx, &escrow, passed.mark(entry)).await?;
                 Ok(Resumed::Queued(known(tx, organisation, &id).await?))
             })
             .await;
@@ -326,7 +329,9 @@ async fn enqueue(
         return Ok(Enqueued::NotAssigned);
     }
     let wish = Wish::of(new, token.as_deref());
-    let id = insert(tx, escrow, permit.actor(), organisation, &wish).await?;
+    let guard = Guard::device(Action::Lock, &new.serial);
+    let passed = approvals::pass(tx, escrow, permit, &guard).await?;
+    let id = insert(tx, escrow, permit.actor(), organisation, &wish, &passed).await?;
     keep_key(tx, permit, new, &id).await?;
     Ok(Enqueued::New(known(tx, organisation, &id).await?))
 }
@@ -398,6 +403,7 @@ pub(crate) async fn insert(
     actor: &Actor,
     organisation: &OrganisationId,
     wish: &Wish<'_>,
+    passed: &Passed,
 ) -> Result<String> {
     let (now, id) = (tx.now(), tx.new_id().to_string());
     tx.execute(
@@ -425,7 +431,7 @@ pub(crate) async fn insert(
     )
     .await?;
     let entry = audit::Entry::by(actor, organisation, "lock.request");
-    audit::record(tx, escrow, wished(entry, &id, wish)).await?;
+    audit::record(tx, escrow, passed.mark(wished(entry, &id, wish))).await?;
     Ok(id)
 }
 

@@ -14,6 +14,7 @@ use activation_lock::operation::StateName;
 use activation_lock::time::Timestamp;
 use activation_lock::unlock::{ReviewReason, UNLOCK_DEADLINE};
 
+use crate::approvals::{self, Action, Guard};
 use crate::db::{Row, Tx, params};
 use crate::permit::{OrganisationId, Permit, Read, Unlock};
 use crate::{Error, Escrow, Result, audit, devices, locks};
@@ -270,6 +271,8 @@ impl Operations<'_> {
                 if devices::identity_for_unlock(tx, organisation, &op.serial).await?.is_none() {
                     return Ok(Resumed::NoProductType);
                 }
+                let guard = Guard::device(Action::Unlock, &op.serial);
+                let passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
                 let now = tx.now();
                 tx.execute(
                     "UPDATE operations SET state = $3, details = '{}', resumed_at = $4, deadline = $5, next_at = $4, \
@@ -288,7 +291,7 @@ impl Operations<'_> {
                     .subject(op.serial.as_str())
                     .detail("operation", id.as_str())
                     .detail("after", op.details::<Details>()?.review.map_or("", ReviewReason::as_str));
-                audit::record(tx, &escrow, entry).await?;
+                audit::record(tx, &escrow, passed.mark(entry)).await?;
                 let view = view(tx, organisation, &id).await?.ok_or(Error::Corrupt("operations.id"))?;
                 Ok(Resumed::Queued(view))
             })
@@ -464,6 +467,10 @@ async fn enqueue(
             Enqueued::UnknownDevice
         });
     }
+    let guard = Guard::device(Action::Unlock, &new.serial);
+    let entry = approvals::pass(tx, escrow, permit, &guard)
+        .await?
+        .mark(entry);
     let (now, id) = (tx.now(), tx.new_id().to_string());
     tx.execute(
         "INSERT INTO operations (organisation, id, kind, serial, state, details, reason, requester, principal, \

@@ -3,6 +3,7 @@
 use activation_lock::guard::UserLockPolicy;
 use activation_lock::time::Timestamp;
 
+use crate::approvals::{self, Action, Guard, Passed, REVEALS_AN_HOUR, UNLOCKS_AN_HOUR};
 use crate::db::{Row, Tx, params};
 use crate::permit::{Actor, Admin, OrganisationId, Permit};
 use crate::{Error, Escrow, Result, audit};
@@ -20,6 +21,10 @@ pub struct Organisation {
     pub lock_on_listing: bool,
     /// Since when that waits for a person, having locked as many as it may in an hour.
     pub listing_paused_at: Option<Timestamp>,
+    /// How many reveals one may have in an hour without another's approval.
+    pub reveals_an_hour: u32,
+    /// The same of unlocks.
+    pub unlocks_an_hour: u32,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -27,7 +32,8 @@ pub struct Organisation {
 macro_rules! select_organisations {
     ($rest:literal) => {
         concat!(
-            "SELECT organisations.id, name, user_lock, lock_on_listing, listing_paused_at, created_at FROM organisations ",
+            "SELECT organisations.id, name, user_lock, lock_on_listing, listing_paused_at, reveals_an_hour, unlocks_an_hour, ",
+            "created_at FROM organisations ",
             "LEFT JOIN policies ON policies.organisation = organisations.id ",
             $rest
         )
@@ -48,9 +54,18 @@ impl Organisation {
             },
             lock_on_listing: row.get::<Option<String>>("lock_on_listing")?.as_deref() == Some("on"),
             listing_paused_at: row.get("listing_paused_at")?,
+            reveals_an_hour: number(row, "reveals_an_hour", REVEALS_AN_HOUR)?,
+            unlocks_an_hour: number(row, "unlocks_an_hour", UNLOCKS_AN_HOUR)?,
             created_at: row.get("created_at")?,
         })
     }
+}
+
+fn number(row: &Row, column: &'static str, by_default: u32) -> Result<u32> {
+    let set: Option<i64> = row.get(column)?;
+    Ok(set
+        .and_then(|set| u32::try_from(set).ok())
+        .unwrap_or(by_default))
 }
 
 /// One organisation, inside another verb's transaction.
@@ -133,6 +148,8 @@ impl Organisations<'_> {
                     user_lock,
                     lock_on_listing: false,
                     listing_paused_at: None,
+                    reveals_an_hour: REVEALS_AN_HOUR,
+                    unlocks_an_hour: UNLOCKS_AN_HOUR,
                     created_at: now,
                 }))
             })
@@ -223,6 +240,11 @@ impl Organisations<'_> {
             .write("organisations.set_lock_on_listing", async move |tx| {
                 confirmed.confirm(tx).await?;
                 let (now, word) = (tx.now(), if on { "on" } else { "off" });
+                let mut passed = Passed::Free;
+                if on {
+                    let guard = Guard::loosening(Action::Lock, "lock on listing");
+                    passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
+                }
                 tx.execute(
                     "UPDATE policies SET lock_on_listing = $2, listing_paused_at = NULL, updated_at = $3 \
                      WHERE organisation = $1",
@@ -230,6 +252,52 @@ impl Organisations<'_> {
                 )
                 .await?;
                 let entry = confirmed.entry("policy.lock_on_listing").detail("lock_on_listing", word);
+                audit::record(tx, &escrow, passed.mark(entry)).await
+            })
+            .await;
+        self.0.audit_refusal(permit, result).await
+    }
+
+    /// Sets how many reveals and unlocks a person may have in an hour without another's approval; `None` leaves a number as it is.
+    /// More of them is looser than before, and takes the approval of that.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when an approval is missing or the permit no longer holds; or when the database fails.
+    pub async fn set_quotas(
+        &self,
+        permit: &Permit<Admin>,
+        reveals: Option<u32>,
+        unlocks: Option<u32>,
+    ) -> Result<()> {
+        let (escrow, confirmed) = (self.0.clone(), permit.clone());
+        let result = self
+            .0
+            .db
+            .write("organisations.set_quotas", async move |tx| {
+                confirmed.confirm(tx).await?;
+                let had = by_id(tx, confirmed.organisation()).await?;
+                let had = had.ok_or(Error::Corrupt("organisations"))?;
+                let new = (reveals.unwrap_or(had.reveals_an_hour), unlocks.unwrap_or(had.unlocks_an_hour));
+                let mut entry = confirmed
+                    .entry("policy.quotas")
+                    .detail("reveals_an_hour", new.0)
+                    .detail("unlocks_an_hour", new.1);
+                let looser = [
+                    (Action::Reveal, had.reveals_an_hour, new.0),
+                    (Action::Unlock, had.unlocks_an_hour, new.1),
+                ];
+                for (action, had, new) in looser {
+                    if new > had {
+                        let guard = Guard::loosening(action, &format!("{new} an hour"));
+                        entry = approvals::pass(tx, &escrow, &confirmed, &guard).await?.mark(entry);
+                    }
+                }
+                let now = tx.now();
+                tx.execute(
+                    "UPDATE policies SET reveals_an_hour = $2, unlocks_an_hour = $3, updated_at = $4 WHERE organisation = $1",
+                    params![confirmed.organisation().as_str(), i64::from(new.0), i64::from(new.1), now],
+                )
+                .await?;
                 audit::record(tx, &escrow, entry).await
             })
             .await;

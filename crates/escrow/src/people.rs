@@ -11,6 +11,7 @@ use std::time::Duration;
 use activation_lock::time::Timestamp;
 use seal::TokenHash;
 
+use crate::approvals::{self, Guard, Passed};
 use crate::db::{Row, Tx, params};
 use crate::permit::{
     Admin, Grants, OrganisationId, Permission, Permit, PrincipalKind, Refusal, Role, Scope,
@@ -335,8 +336,14 @@ impl People<'_> {
                 if scope == Scope::All && taken.contains(&Role::Admin) && is_last(tx, &view).await? {
                     return Ok(Err(PersonProblem::LastAdmin));
                 }
-                let now = tx.now();
                 let organisation = written(&scope);
+                let mut passed = Passed::Free;
+                if opens {
+                    let target = format!("person {} ({}): give {} in {organisation}", view.login, view.id, words(&given));
+                    let guard = Guard::people(target).in_scope(scope.clone());
+                    passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
+                }
+                let now = tx.now();
                 for role in &given {
                     tx.execute(
                         "INSERT INTO grants (organisation, principal, role, granted_at, granted_by) \
@@ -358,7 +365,7 @@ impl People<'_> {
                         .detail("login", view.login.as_str())
                         .detail("given", words(&given))
                         .detail("taken", words(&taken));
-                    audit::record(tx, &escrow, entry).await?;
+                    audit::record(tx, &escrow, passed.mark(entry)).await?;
                 }
                 Ok(Ok(one(tx, &person).await?.ok_or(Error::Corrupt("people"))?))
             })
@@ -393,6 +400,10 @@ impl People<'_> {
                 if disabled && is_last(tx, &view).await? {
                     return Ok(Err(PersonProblem::LastAdmin));
                 }
+                let mut passed = Passed::Free;
+                if !disabled && let Some(guard) = as_them(&view, "let in again") {
+                    passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
+                }
                 let now = tx.now();
                 let by = confirmed.actor().name();
                 if disabled {
@@ -412,7 +423,7 @@ impl People<'_> {
                 }
                 let action = if disabled { "person.disable" } else { "person.enable" };
                 let entry = confirmed.entry(action).subject(&person).detail("login", view.login.as_str());
-                audit::record(tx, &escrow, entry).await?;
+                audit::record(tx, &escrow, passed.mark(entry)).await?;
                 Ok(Ok(one(tx, &person).await?.ok_or(Error::Corrupt("people"))?))
             })
             .await;
@@ -441,6 +452,10 @@ impl People<'_> {
                     return Ok(Err(PersonProblem::Unknown));
                 };
                 manages_all_of(&confirmed, &view.grants)?;
+                let mut passed = Passed::Free;
+                if let Some(guard) = as_them(&view, "invite anew") {
+                    passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
+                }
                 let now = tx.now();
                 tx.execute(
                     "UPDATE people SET invitation = $2, invited_until = $3, password = NULL, password_at = NULL, \
@@ -450,7 +465,7 @@ impl People<'_> {
                 .await?;
                 crate::sessions::end_all(tx, &person, confirmed.actor().name()).await?;
                 let entry = confirmed.entry("person.reset").subject(&person).detail("login", view.login.as_str());
-                audit::record(tx, &escrow, entry).await?;
+                audit::record(tx, &escrow, passed.mark(entry)).await?;
                 Ok(Ok(one(tx, &person).await?.ok_or(Error::Corrupt("people"))?))
             })
             .await;
@@ -532,6 +547,23 @@ fn manages_all_of(permit: &Permit<Admin>, grants: &[Granted]) -> Result<()> {
     grants
         .iter()
         .try_for_each(|one| manages(permit, &one.scope))
+}
+
+/// What has to be passed by who could then act as a person who has a role that opens codes.
+fn as_them(person: &PersonView, what: &str) -> Option<Guard> {
+    let mut scopes = person
+        .grants
+        .iter()
+        .filter(|one| one.role.opens_codes())
+        .map(|one| &one.scope);
+    let first = scopes.next()?;
+    let scope = if scopes.all(|scope| scope == first) {
+        first.clone()
+    } else {
+        Scope::All
+    };
+    let target = format!("person {} ({}): {what}", person.login, person.id);
+    Some(Guard::people(target).in_scope(scope))
 }
 
 fn may_see(permit: &Permit<Admin>, grants: &[Granted]) -> bool {

@@ -6,9 +6,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::approvals::{Action, Leave, Needed, Unfit};
 use crate::audit::{self, Entry};
 use crate::db::Tx;
 use crate::{Error, Escrow, Result, people, principals, sessions};
@@ -115,6 +117,8 @@ pub struct Actor {
     pub(crate) owner: Option<String>,
     /// A person who has to set up a second factor before anything else.
     pub(crate) unfinished: bool,
+    /// How this one request means to get past a guard.
+    pub(crate) leave: Leave,
 }
 
 impl Actor {
@@ -131,7 +135,20 @@ impl Actor {
             address: None,
             owner: None,
             unfinished: false,
+            leave: Leave::Plain,
         }
+    }
+
+    /// The same, for one request that brings an approval, asks for one, or is an emergency.
+    #[must_use]
+    pub fn with_leave(self, leave: Leave) -> Self {
+        Self { leave, ..self }
+    }
+
+    /// How its request means to get past a guard.
+    #[must_use]
+    pub fn leave(&self) -> &Leave {
+        &self.leave
     }
 
     /// The principal's identifier, which counts for idempotency keys and for whose unlock it is.
@@ -215,6 +232,39 @@ pub enum Refusal {
         /// Who asked.
         actor: String,
     },
+    /// It takes other people.
+    #[error(
+        "{} takes the approval of {}: ask for it, and do the same again once it is given",
+        .0.action.as_str(),
+        if .0.people == 1 { "another person" } else { "two other people" }
+    )]
+    ApprovalNeeded(Box<Needed>),
+    /// It takes other people, who were asked.
+    #[error("approval {approval} was asked for; nothing is done before others say yes")]
+    Asked {
+        /// The request.
+        approval: String,
+    },
+    /// The approval that was brought is not good for this.
+    #[error("the approval is not good for this: {unfit}")]
+    Unfit {
+        /// Why not.
+        unfit: Unfit,
+    },
+    /// Enough for an hour.
+    #[error(
+        "{actor} has done that {limit} times within the last hour, which is as often as one may"
+    )]
+    Quota {
+        /// Who asked.
+        actor: String,
+        /// What for.
+        action: Action,
+        /// How many times an hour.
+        limit: u32,
+        /// How long until once more is free.
+        wait: Duration,
+    },
     /// Only a person who signed in can do that, for it is about themselves or takes a human being.
     #[error(
         "{actor} is not a person who signed in, and this takes one: `lockwarden sign-in` signs in"
@@ -243,6 +293,10 @@ impl Refusal {
             Self::Revoked => "revoked",
             Self::Unfinished { .. } => "unfinished",
             Self::NotAPerson { .. } => "not_a_person",
+            Self::ApprovalNeeded(_) => "approval_needed",
+            Self::Asked { .. } => "asked",
+            Self::Unfit { .. } => "approval_unfit",
+            Self::Quota { .. } => "quota",
             Self::Beyond { .. } => "beyond_own_permissions",
         }
     }
@@ -360,12 +414,19 @@ impl Escrow {
             .await
     }
 
-    /// Passes the result of a verb through. A refusal in it is put on the audit trail first.
+    /// Passes the result of a verb through. A refusal in it is put on the audit trail first; one that an approval would have
+    /// prevented becomes the request for it, where the actor asks for that.
     pub(crate) async fn audit_refusal<P: Right, T>(
         &self,
         permit: &Permit<P>,
         result: Result<T>,
     ) -> Result<T> {
+        if let Err(Error::Refused(Refusal::ApprovalNeeded(needed))) = &result
+            && let Leave::Asking(reason) = permit.actor.leave()
+        {
+            let approval = self.approvals().ask(&permit.actor, needed, reason).await?;
+            return Err(Error::Refused(Refusal::Asked { approval }));
+        }
         if let Err(Error::Refused(refusal)) = &result {
             let escrow = self.clone();
             let permit = permit.clone();

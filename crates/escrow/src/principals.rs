@@ -11,6 +11,7 @@ use seal::{Random, TokenHash};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::approvals::Leave;
 use crate::db::{Row, Tx, params};
 use crate::permit::{
     Actor, Admin, Grants, OrganisationId, Permission, Permissions, Permit, PrincipalKind, Proof,
@@ -376,6 +377,7 @@ impl Principals<'_> {
             address: address.map(str::to_owned),
             owner: token.owner,
             unfinished: false,
+            leave: Leave::Plain,
         }))
     }
 

@@ -10,6 +10,7 @@ use activation_lock::time::{DAY, Timestamp};
 use seal::{Password, PasswordHash, TokenHash};
 use zeroize::Zeroizing;
 
+use crate::approvals::Leave;
 use crate::audit::Entry;
 use crate::db::{Row, Tx, params};
 use crate::people::credentials::{nowhere, seconds, themselves};
@@ -517,6 +518,7 @@ fn actor_of(
         address,
         owner: None,
         unfinished,
+        leave: Leave::Plain,
     }
 }
 

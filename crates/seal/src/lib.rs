@@ -59,7 +59,7 @@ pub use crate::keyring::{
 pub use crate::link::Link;
 pub use crate::password::{Password, PasswordError, PasswordHash};
 pub use crate::recovery_key::{RecoveryKey, RecoveryPublicKey};
-pub use crate::token_hash::TokenHash;
+pub use crate::token_hash::{TokenHash, digest_of};
 pub use crate::totp::TotpSecret;
 
 /// Where random bytes come from. The server makes the one real implementation; a test gives a seeded one.

@@ -42,6 +42,12 @@ impl ConstantTimeEq for TokenHash {
     }
 }
 
+/// SHA-256 of what is no secret, as 64 lower-case hexadecimal digits: whether two things are the same.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> String {
+    HEXLOWER.encode(digest(&SHA256, bytes).as_ref())
+}
+
 #[cfg(test)]
 mod tests {
     use subtle::ConstantTimeEq as _;

@@ -7,17 +7,25 @@ use activation_lock::device::SerialNumber;
 use axum::extract::{ConnectInfo, FromRequestParts, Query};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use escrow::approvals::Leave;
 use escrow::devices::Located;
 use escrow::permit::{Actor, OrganisationId, Permission, Refusal};
 use escrow::sessions::looks_like_a_session;
 use serde::Deserialize;
 
 use crate::App;
+use crate::http::api::reason;
 use crate::http::problem::Problem;
 use crate::http::refusals::Kind;
 
 pub(crate) mod cookie;
 
+/// Asks for the approval that the request needs, in place of doing it. Holds the reason.
+const ASK_APPROVAL: &str = "lockwarden-ask-approval";
+/// Does what was approved. Holds the approval's identifier.
+const APPROVAL: &str = "lockwarden-approval";
+/// Does it without, in an emergency. Holds the reason.
+const BREAK_GLASS: &str = "lockwarden-break-glass";
 /// Where a proxy names the client.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -42,7 +50,34 @@ impl FromRequestParts<App> for Caller {
             .map_err(|_| Problem::bad_request("The query holds something that cannot be read."))?
             .0
             .organisation;
+        let actor = actor.with_leave(leave(&parts.headers)?);
         Ok(Self { actor, named })
+    }
+}
+
+/// How a request means to do what takes other people: one of three headers. Their texts are percent-encoded, for a header holds no
+/// more than ASCII.
+fn leave(headers: &HeaderMap) -> Result<Leave, Problem> {
+    let mut said = Vec::new();
+    for (name, value) in headers {
+        let leave: fn(String) -> Leave = match name.as_str() {
+            ASK_APPROVAL => Leave::Asking,
+            APPROVAL => Leave::Under,
+            BREAK_GLASS => Leave::BreakingGlass,
+            _ => continue,
+        };
+        let text = percent_encoding::percent_decode(value.as_bytes()).decode_utf8();
+        let text = text.map_err(|_| {
+            Problem::bad_request(format!("The header `{name}` is not percent-encoded UTF-8."))
+        })?;
+        said.push(leave(reason(&text)?.to_owned()));
+    }
+    match said.len() {
+        0 => Ok(Leave::Plain),
+        1 => Ok(said.remove(0)),
+        _ => Err(Problem::bad_request(
+            "An approval is either brought, or asked for, or done without: one of the three headers is one too many.",
+        )),
     }
 }
 

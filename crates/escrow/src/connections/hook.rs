@@ -59,6 +59,7 @@ impl Hook {
             address: address.map(str::to_owned),
             owner: None,
             unfinished: false,
+            leave: crate::approvals::Leave::Plain,
         }
     }
 }

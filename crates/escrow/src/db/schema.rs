@@ -40,6 +40,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_audit_chain", oldest_compatible: 5),
     // An older program would let a token act whose owner is shut out.
     migration!(6, "0006_people", oldest_compatible: 6),
+    // An older program would ask nobody.
+    migration!(7, "0007_approvals", oldest_compatible: 7),
 ];
 
 /// The schema this program knows.

@@ -7,6 +7,7 @@ use seal::{Password, PasswordHash, TokenHash, TotpSecret};
 use zeroize::Zeroizing;
 
 use super::{INVITATION_PREFIX, one};
+use crate::approvals::Leave;
 use crate::audit::Entry;
 use crate::db::{Tx, params};
 use crate::permit::{Actor, Grants, OrganisationId, PrincipalKind, Proof, Refusal};
@@ -108,6 +109,7 @@ impl Credentials<'_> {
                     address: address.clone(),
                     owner: None,
                     unfinished: true,
+                    leave: Leave::Plain,
                 };
                 let entry = Entry::by(&who, &nowhere(), "credentials.accept").subject(&id);
                 audit::record(tx, &escrow, entry).await?;

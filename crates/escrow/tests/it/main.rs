@@ -1,6 +1,7 @@
 //! The vault, tested through its verbs.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod approvals;
 mod audit_trail;
 mod commands;
 mod locks;

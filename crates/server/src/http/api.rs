@@ -13,6 +13,7 @@ use utoipa::{Modify, OpenApi};
 use crate::App;
 use crate::http::problem::Document;
 
+mod approvals;
 mod audit;
 mod business_api;
 mod bypass_codes;
@@ -32,6 +33,7 @@ mod shown;
 mod tokens;
 mod unlocks;
 
+pub(crate) use codes::reason;
 pub(crate) use shown::moment;
 
 /// Every route, once: the router and the description are both made of this list, so that neither can have one that the other has
@@ -83,6 +85,9 @@ routes! {
     sessions: sign_in __path_sign_in, take_invitation __path_take_invitation, sign_out __path_sign_out, list __path_list,
         end __path_end, change_password __path_change_password, make_second_factor __path_make_second_factor,
         confirm_second_factor __path_confirm_second_factor;
+    approvals: list __path_list, show __path_show, cancel __path_cancel, approve __path_approve, refuse __path_refuse,
+        list_policies __path_list_policies, set_policy __path_set_policy, list_emergencies __path_list_emergencies,
+        acknowledge __path_acknowledge;
     me: show __path_show;
 }
 

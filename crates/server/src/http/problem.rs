@@ -10,6 +10,8 @@ use escrow::permit::Refusal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::http::extract::sentence;
+
 /// Before the name of every `type`.
 pub(crate) const PREFIX: &str = "urn:lockwarden:problem:";
 
@@ -44,6 +46,9 @@ pub(crate) struct Document {
     /// The lock that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     lock: Option<String>,
+    /// The approval that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<String>,
     /// The organisations to choose from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -69,6 +74,7 @@ impl Problem {
             hint: None,
             unlock: None,
             lock: None,
+            approval: None,
             organisations: Vec::new(),
             retry_after: None,
         }))
@@ -167,6 +173,19 @@ impl Problem {
         .hint("Open the page from this server's own address. If a proxy stands in front, it must pass on `Host` and `Origin`, or `public_url` must be set.")
     }
 
+    /// Others were asked. It is no refusal, and nothing was done.
+    fn asked(approval: String) -> Self {
+        let mut asked = Self::new(
+            StatusCode::ACCEPTED,
+            "approval-asked",
+            "Others were asked",
+            "Nothing is done before they say yes.",
+        )
+        .hint("Send the same request with `Lockwarden-Approval: ID` once it is approved.");
+        asked.0.approval = Some(approval);
+        asked
+    }
+
     /// There is nothing of that name.
     pub(crate) fn not_found(what: &'static str) -> Self {
         Self::new(
@@ -219,6 +238,35 @@ impl From<escrow::Error> for Problem {
                 "That takes a person",
                 refusal.to_string(),
             ),
+            escrow::Error::Refused(refusal @ Refusal::ApprovalNeeded(_)) => Self::new(
+                StatusCode::FORBIDDEN,
+                "approval-needed",
+                "That takes other people",
+                sentence(&refusal.to_string()),
+            )
+            .hint(
+                "Send the same request with the header `Lockwarden-Ask-Approval: REASON` (percent-encoded) to ask for it, and with \
+                 `Lockwarden-Approval: ID` once it is given.",
+            ),
+            escrow::Error::Refused(Refusal::Asked { approval }) => Self::asked(approval),
+            escrow::Error::Refused(refusal @ Refusal::Unfit { .. }) => Self::new(
+                StatusCode::CONFLICT,
+                "approval-unfit",
+                "The approval is not good for this",
+                sentence(&refusal.to_string()),
+            )
+            .hint("`GET /v1/approvals?which=own` shows how yours stand."),
+            escrow::Error::Refused(Refusal::Quota { wait, .. }) => {
+                let told = error.to_string();
+                Self::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "quota",
+                    "Enough for an hour",
+                    sentence(&told),
+                )
+                .retry_after(wait)
+                .hint("An approval by another person is not counted. An administrator can set other numbers for the organisation.")
+            }
             escrow::Error::Refused(refusal) => Self::new(
                 StatusCode::FORBIDDEN,
                 "forbidden",
@@ -239,10 +287,20 @@ impl IntoResponse for Problem {
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            header::HeaderValue::from_static("application/problem+json"),
-        );
+        if !status.is_success() {
+            headers.insert(
+                header::CONTENT_TYPE,
+                header::HeaderValue::from_static("application/problem+json"),
+            );
+        }
+        let stands = self
+            .0
+            .approval
+            .as_ref()
+            .map(|id| format!("/v1/approvals/{id}"));
+        if let Some(Ok(stands)) = stands.map(header::HeaderValue::try_from) {
+            headers.insert(header::LOCATION, stands);
+        }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 header::WWW_AUTHENTICATE,

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::support::{self, Stage};
 
+mod approvals;
 mod audit;
 mod codes;
 mod description;

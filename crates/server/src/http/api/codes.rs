@@ -26,7 +26,7 @@ const LONGEST_REASON: usize = 1_000;
 const LONGEST_CODE: usize = 200;
 
 /// A reason as it goes on record: not blank, not a book, and what is seen of it is what it says.
-pub(super) fn reason(text: &str) -> Result<&str, Problem> {
+pub(crate) fn reason(text: &str) -> Result<&str, Problem> {
     let text = text.trim();
     let may_stand = |c: char| !misleads(c) || matches!(c, '\n' | '\r' | '\t');
     if text.is_empty() || text.chars().count() > LONGEST_REASON || !text.chars().all(may_stand) {
@@ -104,8 +104,7 @@ struct RevealedCode<'a> {
     request_body = Why,
     responses(
         (status = 200, description = "The codes. None is known when the list is empty.", body = Revealed<'_>),
-        (status = 202, description = "Not answered by this version, and to be expected: somebody else has to approve first. \
-            No code is in this answer; `Location` names where the approval stands.",
+        (status = 202, description = "Others were asked to approve it first, as the request wanted. No code is in this answer.",
             headers(("Location" = String, description = "Where the approval stands."))),
         (status = 404, description = "`unknown-device`"),
         (status = 409, description = "`ambiguous-device`: several organisations know it; name one.")

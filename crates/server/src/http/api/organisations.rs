@@ -29,6 +29,10 @@ pub(super) struct Organisation {
     lock_on_listing: bool,
     /// Since when it pauses; setting it anew goes on.
     lock_on_listing_paused_at: Option<Moment>,
+    /// How many reveals one may have in an hour without another's approval.
+    reveals_an_hour: u32,
+    /// The same of unlocks.
+    unlocks_an_hour: u32,
     created_at: Moment,
 }
 
@@ -40,6 +44,8 @@ impl From<Row> for Organisation {
             user_lock: row.user_lock,
             lock_on_listing: row.lock_on_listing,
             lock_on_listing_paused_at: row.listing_paused_at.map(Moment),
+            reveals_an_hour: row.reveals_an_hour,
+            unlocks_an_hour: row.unlocks_an_hour,
             created_at: row.created_at.into(),
         }
     }
@@ -52,7 +58,7 @@ pub(super) async fn permit_in<P: Right>(
     id: &str,
     subject: &str,
 ) -> Result<Permit<P>, Problem> {
-    let anywhere = caller.anywhere(Permission::Admin);
+    let anywhere = caller.anywhere(P::PERMISSION);
     let _: Permit<P> = app
         .escrow
         .authorise(&caller.actor, &anywhere, subject)
@@ -82,6 +88,10 @@ pub(super) struct Policy {
     user_lock: Option<String>,
     /// Whether devices that Apple newly lists are locked by the organisation.
     lock_on_listing: Option<bool>,
+    /// How many reveals one may have in an hour without another's approval.
+    reveals_an_hour: Option<u32>,
+    /// The same of unlocks.
+    unlocks_an_hour: Option<u32>,
 }
 
 /// The organisation that a path names, by identifier or name, among those within reach.
@@ -167,8 +177,8 @@ pub(super) async fn create(
     }
 }
 
-/// Set what an organisation wants: whether its devices may be told to allow a person's lock, and whether newly listed ones are
-/// locked by it.
+/// Set what an organisation wants: whether its devices may be told to allow a person's lock, whether newly listed ones are
+/// locked by it, and how much one may do in an hour.
 #[utoipa::path(
     patch,
     path = "/v1/organisations/{id}",
@@ -212,9 +222,10 @@ pub(super) async fn set(
             Problem::bad_request("`user_lock` is not one of `leave`, `allow`, `deny`.")
         })?),
     };
-    if user_lock.is_none() && given.lock_on_listing.is_none() {
+    let quotas = given.reveals_an_hour.is_some() || given.unlocks_an_hour.is_some();
+    if user_lock.is_none() && given.lock_on_listing.is_none() && !quotas {
         return Err(Problem::bad_request("Nothing is given that could be set.")
-            .hint("Give `user_lock` or `lock_on_listing`."));
+            .hint("Give `user_lock`, `lock_on_listing`, `reveals_an_hour` or `unlocks_an_hour`."));
     }
     let organisations = app.escrow.organisations();
     if let Some(user_lock) = user_lock {
@@ -222,6 +233,10 @@ pub(super) async fn set(
     }
     if let Some(on) = given.lock_on_listing {
         organisations.set_lock_on_listing(&permit, on).await?;
+    }
+    if quotas {
+        let (reveals, unlocks) = (given.reveals_an_hour, given.unlocks_an_hour);
+        organisations.set_quotas(&permit, reveals, unlocks).await?;
     }
     let now = of_path(&app, &caller, found.id.as_str()).await?;
     Ok(Json(now.into()))

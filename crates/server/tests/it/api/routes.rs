@@ -19,6 +19,7 @@ type Row = (
 );
 
 const DEVICE: &str = "/v1/devices/{serial}";
+const APPROVAL: &str = "/v1/approvals/{id}";
 const PERSON: &str = "/v1/people/{person}";
 /// What anybody may ask, to become somebody.
 const OPEN: &[&str] = &["nothing at all"];
@@ -237,6 +238,40 @@ const TABLE: &[Row] = &[
         "/v1/audit/checkpoints",
         "/v1/audit/checkpoints",
         &["audit"],
+    ),
+    ("GET", "/v1/approvals", "/v1/approvals", &["read"]),
+    ("GET", APPROVAL, "/v1/approvals/none", &["read"]),
+    ("DELETE", APPROVAL, "/v1/approvals/none", &["read"]),
+    (
+        "POST",
+        "/v1/approvals/{id}/approve",
+        "/v1/approvals/none/approve",
+        &["approve"],
+    ),
+    (
+        "POST",
+        "/v1/approvals/{id}/refuse",
+        "/v1/approvals/none/refuse",
+        &["approve"],
+    ),
+    (
+        "GET",
+        "/v1/approval-policies",
+        "/v1/approval-policies",
+        &["read"],
+    ),
+    (
+        "PUT",
+        "/v1/approval-policies/{action}",
+        "/v1/approval-policies/none",
+        &["admin"],
+    ),
+    ("GET", "/v1/emergencies", "/v1/emergencies", &["read"]),
+    (
+        "POST",
+        "/v1/emergencies/{id}/acknowledge",
+        "/v1/emergencies/none/acknowledge",
+        &["approve"],
     ),
     ("GET", "/v1/me", "/v1/me", &[]),
     ("GET", "/v1/people", "/v1/people", &["admin"]),
