@@ -567,5 +567,12 @@ pub fn how_to_type(family: Option<ProductFamily>) -> String {
     format!("{how} Type it as shown, dashes included. The device needs a network.")
 }
 
+/// What seeing a code means for it (R8): it changes nothing, and the device decides when it makes another.
+#[must_use]
+pub fn after_a_reveal() -> &'static str {
+    "The code stays good until the device reports another one. It is kept on record who saw it, and the device is asked for its code \
+     again."
+}
+
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
@@ -16,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::secret_file;
 use crate::session_file::{self, Kept};
-use crate::voice::{Failure, Voice};
+use crate::voice::{ASKED, Failure, Voice};
 
 /// The environment variable that names the server.
 pub(crate) const URL_VARIABLE: &str = "LOCKWARDEN_URL";
@@ -48,20 +49,53 @@ pub(crate) struct ServerArgs {
     organisation: Option<String>,
 }
 
+/// How to do what takes other people.
+#[derive(Args, Clone)]
+#[group(id = "leave", multiple = false)]
+pub(crate) struct LeaveArgs {
+    /// Ask other people for it, with this reason, in place of doing it (exit status 10)
+    #[arg(long, value_name = "REASON", help_heading = "Other people")]
+    ask_approval: Option<String>,
+    /// Do what was approved
+    #[arg(long, value_name = "ID", help_heading = "Other people")]
+    approval: Option<String>,
+    /// Do it without an approval, in an emergency, for this reason: others are told, and have to acknowledge it
+    #[arg(long, value_name = "REASON", help_heading = "Other people")]
+    break_glass: Option<String>,
+}
+
+impl LeaveArgs {
+    /// The header that says so, and its value.
+    fn header(&self) -> Option<(&'static str, &str)> {
+        let asked = self
+            .ask_approval
+            .as_deref()
+            .map(|text| ("lockwarden-ask-approval", text));
+        let under = self
+            .approval
+            .as_deref()
+            .map(|text| ("lockwarden-approval", text));
+        let broken = self
+            .break_glass
+            .as_deref()
+            .map(|text| ("lockwarden-break-glass", text));
+        asked.or(under).or(broken)
+    }
+}
+
 /// A server, ready to be asked.
 pub(crate) struct Api {
     client: reqwest::Client,
     base: Url,
     authorization: Option<HeaderValue>,
     organisation: Option<String>,
+    leave: Option<(&'static str, HeaderValue)>,
 }
 
 /// What a server answered to a request it accepted.
 pub(crate) struct Answer {
     /// The status, 200 to 299.
     pub(crate) status: StatusCode,
-    /// Where to look next.
-    pub(crate) location: Option<String>,
     /// The body, which may hold codes: wiped.
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
@@ -232,7 +266,22 @@ impl Api {
             base,
             authorization: authorization.transpose()?,
             organisation: args.organisation.clone(),
+            leave: None,
         })
+    }
+
+    /// The same, where what it is asked for takes other people.
+    ///
+    /// # Errors
+    /// When that cannot be said in a header.
+    pub(crate) fn with_leave(mut self, leave: &LeaveArgs) -> Result<Self, Failure> {
+        if let Some((name, text)) = leave.header() {
+            let encoded = utf8_percent_encode(text.trim(), NON_ALPHANUMERIC).to_string();
+            let value = HeaderValue::try_from(encoded)
+                .map_err(|_| Failure::usage("the reason is too long"))?;
+            self.leave = Some((name, value));
+        }
+        Ok(self)
     }
 
     /// The server's address.
@@ -255,20 +304,17 @@ impl Api {
     pub(crate) async fn try_ask(&self, ask: Ask<'_>) -> Result<Answer, Refusal> {
         let response = self.send(ask).await?;
         let status = response.status();
-        let location = response
-            .headers()
-            .get(LOCATION)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
         let body = whole(response)
             .await
             .map_err(|error| self.unreachable(&error))?;
-        if status.is_success() {
-            Ok(Answer {
-                status,
-                location,
-                body,
+        let asked = asked_for(status, &body);
+        if let Some(failure) = asked {
+            Err(Refusal {
+                problem: Some("approval-asked".to_owned()),
+                failure,
             })
+        } else if status.is_success() {
+            Ok(Answer { status, body })
         } else {
             Err(Refusal {
                 problem: problem_name(&body),
@@ -340,12 +386,16 @@ impl Api {
         if !parameters.is_empty() {
             url.query_pairs_mut().extend_pairs(parameters);
         }
+        let changes = ask.method != Method::GET;
         let mut request = self
             .client
             .request(ask.method, url)
             .header(ACCEPT, "application/json, application/problem+json");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        if let Some((name, value)) = self.leave.as_ref().filter(|_| changes) {
+            request = request.header(*name, value.clone());
         }
         if let Some(body) = ask.body {
             request = request
@@ -402,6 +452,22 @@ impl Api {
             failure,
         }
     }
+}
+
+/// What to say when others were asked, in place of an answer.
+fn asked_for(status: StatusCode, body: &[u8]) -> Option<Failure> {
+    if status != StatusCode::ACCEPTED || problem_name(body).as_deref() != Some("approval-asked") {
+        return None;
+    }
+    let asked: Value = serde_json::from_slice(body).ok()?;
+    let id = asked.get("approval").and_then(Value::as_str)?;
+    let mut failure = Failure::new(format!(
+        "others were asked (approval {id}): nothing is done before they say yes"
+    ));
+    failure.status = ASKED;
+    Some(failure.hint(format!(
+        "`lockwarden approvals show {id}` shows how it stands; once it is approved, run the same command with --approval {id}"
+    )))
 }
 
 /// The server that is named.

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, audit, bench, business_api, code, coverage, credentials, db, dep, devices, doctor, init,
-    lock, lock_status, locks, mdm, organisations, people, push_certificate, reveal, serve, sign_in,
-    sim, token, unlock, unlocks,
+    apple, approvals, audit, bench, business_api, code, coverage, credentials, db, dep, devices,
+    doctor, init, lock, lock_status, locks, mdm, organisations, people, push_certificate, reveal,
+    serve, sign_in, sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -64,6 +64,9 @@ pub(crate) enum Commands {
     PushCertificate(push_certificate::PushCertificateArgs),
     Dep(dep::DepArgs),
     BusinessApi(business_api::BusinessApiArgs),
+    Approvals(approvals::ApprovalsArgs),
+    Policies(approvals::PoliciesArgs),
+    Emergencies(approvals::EmergenciesArgs),
     People(people::PeopleArgs),
     Token(token::TokenArgs),
     Audit(audit::AuditArgs),
@@ -78,6 +81,9 @@ const OF_A_SERVER: &[&str] = &[
     "second-factor",
     "password",
     "sessions",
+    "approvals",
+    "policies",
+    "emergencies",
     "people",
     "devices",
     "reveal",
@@ -97,7 +103,7 @@ const OF_A_SERVER: &[&str] = &[
 
 const ENDING: &str = "\
 Data goes to standard output, everything else to standard error.
-Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; the `apple` commands, `unlock --wait` and
+Exit status: 0 done; 1 failed; 2 wrong usage, nothing was done; 10 others were asked to approve it first; the `apple` commands, `unlock --wait` and
 `lock --wait` list more.
 Codes, keys, tokens and passwords are read from files or standard input, never from the arguments.";
 

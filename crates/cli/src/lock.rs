@@ -5,7 +5,7 @@ use apple::dep::LostMessage;
 use clap::Args;
 use serde_json::json;
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::operation::{self, Kind};
 use crate::voice::{DONE, FAILED, Failure, Outcome, Voice};
 use crate::{devices, show};
@@ -75,6 +75,8 @@ pub(crate) struct LockArgs {
     #[arg(long, value_name = "TEXT", value_parser = operation::idempotency_key)]
     idempotency_key: Option<String>,
     #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
@@ -83,7 +85,7 @@ pub(crate) async fn run(args: LockArgs, voice: Voice) -> Outcome {
     let reason = devices::reason(&args.reason)?;
     let against = args.override_reason.as_deref().map(devices::reason);
     let against = against.transpose()?;
-    let api = Api::new(&args.server, voice)?;
+    let api = Api::new(&args.server, voice)?.with_leave(&args.leave)?;
     tell_doubt(&api, &args.serial, voice).await?;
     let mut wish = json!({ "reason": reason });
     let message = args.message.as_ref().map(LostMessage::as_str);

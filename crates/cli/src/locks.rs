@@ -4,7 +4,7 @@ use activation_lock::device::SerialNumber;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::lock::LOCK;
 use crate::show;
 use crate::voice::{DONE, Outcome, Voice};
@@ -53,6 +53,8 @@ struct ContinueArgs {
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
     named: NamedArgs,
 }
 
@@ -73,7 +75,7 @@ pub(crate) async fn run(args: LocksArgs, voice: Voice) -> Outcome {
             tell(&lock, voice)
         }
         LocksCommand::Continue(args) => {
-            let api = Api::new(&args.named.server, voice)?;
+            let api = Api::new(&args.named.server, voice)?.with_leave(&args.leave)?;
             let id = args.named.id.as_str();
             let lock = api
                 .ask(Ask::post(&["locks", id, "continue"]))

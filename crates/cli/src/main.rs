@@ -2,6 +2,7 @@
 
 mod api;
 mod apple;
+mod approvals;
 mod arguments;
 mod audit;
 mod bench;
@@ -98,6 +99,9 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Password(args) => machine::block_on(credentials::password(args, voice)),
         Commands::SecondFactor(args) => machine::block_on(credentials::second_factor(args, voice)),
         Commands::Sessions(args) => machine::block_on(credentials::sessions(args, voice)),
+        Commands::Approvals(args) => machine::block_on(approvals::run(args, voice)),
+        Commands::Policies(args) => machine::block_on(approvals::policies(args, voice)),
+        Commands::Emergencies(args) => machine::block_on(approvals::emergencies(args, voice)),
         Commands::People(args) => machine::block_on(people::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
     }

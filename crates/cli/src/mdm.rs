@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::voice::{DONE, FAILED, Outcome, Voice};
 use crate::{secret_file, show};
 
@@ -66,6 +66,8 @@ struct AddArgs {
     #[arg(long, value_name = "N")]
     max_rate: Option<f64>,
     #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
@@ -119,7 +121,7 @@ async fn add(args: AddArgs, voice: Voice) -> Outcome {
         .as_ref()
         .map(|path| secret_file::read_word(path, "the file with the HMAC secret"))
         .transpose()?;
-    let api = Api::new(&args.server, voice)?;
+    let api = Api::new(&args.server, voice)?.with_leave(&args.leave)?;
     let new = NewConnection {
         name: &args.name,
         kind: &args.kind,

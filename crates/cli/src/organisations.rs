@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::show;
 use crate::voice::{DONE, Outcome, Voice};
 
@@ -22,7 +22,7 @@ enum OrganisationsCommand {
     List(ListArgs),
     /// Make one; its name goes to Apple with every unlock
     Create(CreateArgs),
-    /// Set whether people may lock the devices, and whether devices are locked when Apple newly lists them
+    /// Set whether people may lock the devices, whether newly listed ones are locked, and how much one may do in an hour
     ///
     /// What is not given stays as it is.
     Set(SetArgs),
@@ -43,7 +43,7 @@ struct CreateArgs {
 }
 
 #[derive(Args)]
-#[group(id = "policy", required = true, multiple = true, args = ["user_lock", "lock_on_listing"])]
+#[group(id = "policy", required = true, multiple = true, args = ["user_lock", "lock_on_listing", "reveals_an_hour", "unlocks_an_hour"])]
 struct SetArgs {
     /// Its name or identifier, as the list shows it
     name: String,
@@ -54,6 +54,14 @@ struct SetArgs {
     /// ends a pause
     #[arg(long, value_name = "ON|OFF", value_parser = ["on", "off"])]
     lock_on_listing: Option<String>,
+    /// How many reveals one may have in an hour without another's approval
+    #[arg(long, value_name = "N")]
+    reveals_an_hour: Option<u32>,
+    /// How many unlocks one may have in an hour without another's approval
+    #[arg(long, value_name = "N")]
+    unlocks_an_hour: Option<u32>,
+    #[command(flatten)]
+    leave: LeaveArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -64,6 +72,10 @@ struct Policy<'a> {
     user_lock: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lock_on_listing: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reveals_an_hour: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unlocks_an_hour: Option<u32>,
 }
 
 const COLUMNS: &[(&str, &str)] = &[
@@ -72,6 +84,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("USER LOCKS", "user_lock"),
     ("LOCK ON LISTING", "lock_on_listing"),
     ("PAUSED", "lock_on_listing_paused_at"),
+    ("REVEALS AN HOUR", "reveals_an_hour"),
+    ("UNLOCKS AN HOUR", "unlocks_an_hour"),
     ("MADE", "created_at"),
 ];
 
@@ -94,11 +108,13 @@ pub(crate) async fn run(args: OrganisationsArgs, voice: Voice) -> Outcome {
             voice.data(&made, || show::table(COLUMNS, [&made]))?;
         }
         OrganisationsCommand::Set(args) => {
-            let api = Api::new(&args.server, voice)?;
+            let api = Api::new(&args.server, voice)?.with_leave(&args.leave)?;
             let path = ["organisations", args.name.as_str()];
             let policy = Policy {
                 user_lock: args.user_lock.as_deref(),
                 lock_on_listing: args.lock_on_listing.map(|word| word == "on"),
+                reveals_an_hour: args.reveals_an_hour,
+                unlocks_an_hour: args.unlocks_an_hour,
             };
             let ask = Ask::new(Method::PATCH, &path).json(&policy)?;
             let set = api.ask(ask).await?.json()?;

@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::credentials::{self, SESSIONS};
 use crate::local::{self, ConfigArgs};
 use crate::voice::{DONE, Failure, Outcome, Voice};
@@ -34,11 +34,11 @@ enum PeopleCommand {
     /// Set the roles that somebody has in an organisation, or in all, in place of those they have there
     Roles(RolesArgs),
     /// Invite anew who lost their password or second factor: both are gone, their sessions end, their roles stay
-    Reset(OneArgs),
+    Reset(GuardedArgs),
     /// Shut somebody out: their sessions end, and their tokens open nothing
     Disable(OneArgs),
     /// Let somebody in again
-    Enable(OneArgs),
+    Enable(GuardedArgs),
     /// List the sessions of somebody
     Sessions(OneArgs),
     /// End the sessions of somebody: they have to sign in anew
@@ -65,6 +65,14 @@ struct OneArgs {
 }
 
 #[derive(Args)]
+struct GuardedArgs {
+    #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+#[derive(Args)]
 struct InviteArgs {
     /// What they sign in with: letters, digits and . _ - + @
     login: String,
@@ -88,6 +96,8 @@ struct RolesArgs {
     /// In every organisation, those yet to be made included
     #[arg(long, conflicts_with = "organisation")]
     all_organisations: bool,
+    #[command(flatten)]
+    leave: LeaveArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -149,7 +159,7 @@ pub(crate) async fn run(args: PeopleArgs, voice: Voice) -> Outcome {
             Ok(DONE)
         }
         PeopleCommand::Roles(args) => {
-            let api = Api::new(&args.server, voice)?;
+            let api = Api::new(&args.server, voice)?.with_leave(&args.leave)?;
             let wanted =
                 json!({ "roles": args.roles, "all_organisations": args.all_organisations });
             let path = ["people", &args.person, "roles"];
@@ -157,15 +167,21 @@ pub(crate) async fn run(args: PeopleArgs, voice: Voice) -> Outcome {
             shown(&answer.json()?, voice)
         }
         PeopleCommand::Reset(args) => {
-            let api = Api::new(&args.server, voice)?;
+            let api = Api::new(&args.one.server, voice)?.with_leave(&args.leave)?;
             let answer = api
-                .ask(Ask::post(&["people", &args.person, "reset"]))
+                .ask(Ask::post(&["people", &args.one.person, "reset"]))
                 .await?;
             credentials::invitation(&answer.body, voice)?;
             Ok(DONE)
         }
-        PeopleCommand::Disable(args) => set_disabled(args, true, voice).await,
-        PeopleCommand::Enable(args) => set_disabled(args, false, voice).await,
+        PeopleCommand::Disable(args) => {
+            let api = Api::new(&args.server, voice)?;
+            set_disabled(&api, &args.person, true, voice).await
+        }
+        PeopleCommand::Enable(args) => {
+            let api = Api::new(&args.one.server, voice)?.with_leave(&args.leave)?;
+            set_disabled(&api, &args.one.person, false, voice).await
+        }
         PeopleCommand::Sessions(args) => {
             let api = Api::new(&args.server, voice)?;
             let path = ["people", &args.person, "sessions"];
@@ -185,10 +201,9 @@ pub(crate) async fn run(args: PeopleArgs, voice: Voice) -> Outcome {
     }
 }
 
-async fn set_disabled(args: OneArgs, disabled: bool, voice: Voice) -> Outcome {
-    let api = Api::new(&args.server, voice)?;
+async fn set_disabled(api: &Api, person: &str, disabled: bool, voice: Voice) -> Outcome {
     let change = json!({ "disabled": disabled });
-    let path = ["people", &args.person];
+    let path = ["people", person];
     let answer = api
         .ask(Ask::new(Method::PATCH, &path).json(&change)?)
         .await?;

@@ -4,12 +4,11 @@ use std::borrow::Cow;
 
 use activation_lock::device::SerialNumber;
 use clap::Args;
-use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::devices;
 use crate::voice::{DONE, Failure, Outcome, Voice, visible};
 
@@ -25,6 +24,8 @@ pub(crate) struct RevealArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
@@ -33,6 +34,8 @@ pub(crate) struct RevealArgs {
 struct Revealed<'a> {
     #[serde(borrow)]
     codes: Vec<Shown<'a>>,
+    #[serde(default)]
+    afterwards: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -60,21 +63,11 @@ struct Doubt {
 /// Runs the command.
 pub(crate) async fn run(args: RevealArgs, voice: Voice) -> Outcome {
     let reason = devices::reason(&args.reason)?;
-    let api = Api::new(&args.server, voice)?;
+    let api = Api::new(&args.server, voice)?.with_leave(&args.leave)?;
     let path = ["devices", args.serial.as_str(), "reveal"];
     let answer = api
         .ask(Ask::post(&path).json(&json!({ "reason": reason }))?)
         .await?;
-    if answer.status == StatusCode::ACCEPTED {
-        voice.talk("Somebody else has to approve this first; no code was shown. Ask again once it is approved.");
-        if let Some(location) = &answer.location {
-            voice.talk(format!("It stands at {location}"));
-        }
-        if voice.is_json() {
-            voice.raw(answer.text()?)?;
-        }
-        return Ok(DONE);
-    }
     if voice.is_json() {
         voice.raw(answer.text()?)?;
         return Ok(DONE);
@@ -105,6 +98,9 @@ pub(crate) async fn run(args: RevealArgs, voice: Voice) -> Outcome {
         .find_map(|shown| shown.how_to_type.as_deref())
     {
         voice.talk(how);
+    }
+    if let Some(afterwards) = revealed.afterwards.filter(|_| !revealed.codes.is_empty()) {
+        voice.talk(afterwards);
     }
     Ok(DONE)
 }

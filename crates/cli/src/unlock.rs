@@ -4,7 +4,7 @@ use activation_lock::device::SerialNumber;
 use clap::Args;
 use serde_json::json;
 
-use crate::api::{Api, ServerArgs};
+use crate::api::{Api, LeaveArgs, ServerArgs};
 use crate::devices;
 use crate::operation::{self, Kind};
 use crate::voice::{DONE, FAILED, Outcome, Voice};
@@ -60,13 +60,15 @@ pub(crate) struct UnlockArgs {
     #[arg(long, value_name = "TEXT", value_parser = operation::idempotency_key)]
     idempotency_key: Option<String>,
     #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
     server: ServerArgs,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: UnlockArgs, voice: Voice) -> Outcome {
     let reason = devices::reason(&args.reason)?;
-    let api = Api::new(&args.server, voice)?;
+    let api = Api::new(&args.server, voice)?.with_leave(&args.leave)?;
     let mut wish = json!({ "reason": reason });
     if let Some(requester) = &args.requester {
         wish["requester"] = requester.as_str().into();

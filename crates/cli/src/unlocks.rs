@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::unlock::UNLOCK;
 use crate::voice::{DONE, Outcome, Voice};
 
@@ -38,6 +38,8 @@ struct ContinueArgs {
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
     named: NamedArgs,
 }
 
@@ -57,7 +59,7 @@ pub(crate) async fn run(args: UnlocksArgs, voice: Voice) -> Outcome {
             tell(&unlock, voice)
         }
         UnlocksCommand::Continue(args) => {
-            let api = Api::new(&args.named.server, voice)?;
+            let api = Api::new(&args.named.server, voice)?.with_leave(&args.leave)?;
             let id = args.named.id.as_str();
             let unlock = api
                 .ask(Ask::post(&["unlocks", id, "continue"]))

@@ -14,6 +14,9 @@ pub(crate) const FAILED: u8 = 1;
 /// It was asked in a way it does not understand; nothing was done.
 pub(crate) const USAGE: u8 = 2;
 
+/// Others were asked to approve it first.
+pub(crate) const ASKED: u8 = 10;
+
 /// Why a command did not do what was asked, and what to do now. Holds no secret: it is printed.
 #[derive(Debug)]
 pub(crate) struct Failure {

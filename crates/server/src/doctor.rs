@@ -7,9 +7,11 @@ use std::time::Duration;
 use activation_lock::time::{DAY, Timestamp};
 use apple::dep::token::TokenExpiry;
 use apple::push_certificate::{ExpiryLevel, PushCertificate};
+use escrow::approvals::Action;
 use escrow::clock::Clock;
 use escrow::connections::{ConnectionView, UnlockVia};
 use escrow::meta::{DataKind, Status};
+use escrow::organisations::Organisation;
 use escrow::permit::{Actor, Permission, Permissions, Read};
 use escrow::push_certificates::PushCertificateView;
 use escrow::{Escrow, Opening};
@@ -279,6 +281,7 @@ async fn inside(
             .await?;
         connections.extend(escrow.connections().list(&permit).await?);
     }
+    people(escrow, &actor, &organisations, found).await?;
     certificates(escrow, &connections, now, found).await?;
     journal(escrow, found).await?;
     server_tokens(escrow, now, found).await?;
@@ -315,6 +318,54 @@ async fn inside(
                 "is it running at that address, and is the key its own?",
             ),
         });
+    }
+    Ok(())
+}
+
+/// Whether codes can be seen by one person alone where there are two, and what was done in an emergency.
+async fn people(
+    escrow: &Escrow,
+    actor: &Actor,
+    organisations: &[Organisation],
+    found: &mut Vec<Finding>,
+) -> escrow::Result<()> {
+    let count = escrow.people().count().await?;
+    found.push(match count {
+        0 => Finding::warn(
+            "people",
+            "nobody can sign in: everything is done by tokens, and the record names no person",
+            "`lockwarden people invite` invites somebody",
+        ),
+        1 => Finding::ok("people", "one person can sign in"),
+        _ => Finding::ok("people", format!("{count} people can sign in")),
+    });
+    for organisation in organisations {
+        let policies = escrow.policies().list(&organisation.id).await?;
+        let alone = policies
+            .iter()
+            .any(|(action, policy)| *action == Action::Reveal && policy.people == 0);
+        if count > 1 && alone {
+            found.push(Finding::warn(
+                "approvals",
+                format!("{}: one person alone can see codes", organisation.name),
+                "`lockwarden policies set reveal --people 1` asks another one first; docs/APPROVALS.md",
+            ));
+        }
+        let permit = escrow
+            .authorise::<Read>(actor, &organisation.id, "emergencies")
+            .await?;
+        let emergencies = escrow.emergencies().list(&permit, false).await?;
+        if !emergencies.is_empty() {
+            found.push(Finding::warn(
+                "emergencies",
+                format!(
+                    "{}: nobody has acknowledged {} of them",
+                    organisation.name,
+                    emergencies.len()
+                ),
+                "`lockwarden emergencies list` shows them; another person acknowledges each",
+            ));
+        }
     }
     Ok(())
 }

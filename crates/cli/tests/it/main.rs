@@ -4,6 +4,7 @@
 mod apple_lock;
 mod apple_lock_status;
 mod apple_unlock;
+mod approvals;
 mod audit;
 mod code;
 mod durable;

@@ -14,7 +14,7 @@ use crate::support::{Finished, command, file, finish, wait_for};
 const PASSWORD: &str = "a password of somebody else";
 
 /// A person at a terminal of their own: their session file, and their app.
-struct Person<'a> {
+pub(crate) struct Person<'a> {
     installation: &'a Installation,
     login: &'a str,
     app: Option<TotpSecret>,
@@ -28,7 +28,7 @@ fn step() -> u64 {
 }
 
 impl<'a> Person<'a> {
-    fn new(installation: &'a Installation, login: &'a str) -> Self {
+    pub(crate) fn new(installation: &'a Installation, login: &'a str) -> Self {
         Self {
             installation,
             login,
@@ -47,12 +47,12 @@ impl<'a> Person<'a> {
         command
     }
 
-    fn run(&self, arguments: &[&str], stdin: &str) -> Finished {
+    pub(crate) fn run(&self, arguments: &[&str], stdin: &str) -> Finished {
         finish(self.cli(arguments), stdin)
     }
 
     #[track_caller]
-    fn ok(&self, arguments: &[&str], stdin: &str) -> Value {
+    pub(crate) fn ok(&self, arguments: &[&str], stdin: &str) -> Value {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         let done = self.run(&arguments, stdin);
@@ -72,7 +72,7 @@ impl<'a> Person<'a> {
     }
 
     #[track_caller]
-    fn sign_in(&mut self, server: &Server, password: &str) -> Finished {
+    pub(crate) fn sign_in(&mut self, server: &Server, password: &str) -> Finished {
         let password = file(self.installation.path("").as_path(), "password", password);
         let mut arguments = vec![
             "sign-in",
@@ -94,13 +94,48 @@ impl<'a> Person<'a> {
         self.run(&arguments, &code)
     }
 
-    fn set_up(&mut self, password: &str) {
+    pub(crate) fn set_up(&mut self, password: &str) {
         let made = self.ok(&["second-factor", "--password-file", "-"], password);
         let secret = made["secret"].as_str().unwrap();
         let bytes = BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
         self.app = TotpSecret::from_bytes(&bytes);
         let code = self.code();
         self.ok(&["second-factor", "--code-file", "-"], &code);
+    }
+}
+
+impl<'a> Person<'a> {
+    /// The first person of an installation, with their second factor.
+    pub(crate) fn first(installation: &'a Installation, server: &Server) -> Self {
+        let mut zoe = Self::new(installation, FIRST);
+        assert_eq!(zoe.sign_in(server, FIRST_PASSWORD).status, 0);
+        zoe.set_up(FIRST_PASSWORD);
+        zoe
+    }
+
+    /// Another, invited and given these roles by that one.
+    pub(crate) fn another(zoe: &Self, server: &Server, login: &'a str, roles: &[&str]) -> Self {
+        let invited = zoe.ok(&["people", "invite", login, "--name", login], "");
+        let mut person = Self::new(zoe.installation, login);
+        let password = file(
+            zoe.installation.path("").as_path(),
+            "joining.password",
+            PASSWORD,
+        );
+        let join = [
+            "join",
+            "--url",
+            &server.url,
+            "--invitation-file",
+            "-",
+            "--password-file",
+            password.to_str().unwrap(),
+        ];
+        person.ok(&join, invited["invitation"].as_str().unwrap());
+        assert_eq!(person.sign_in(server, PASSWORD).status, 0);
+        person.set_up(PASSWORD);
+        zoe.ok(&[&["people", "roles", login][..], roles].concat(), "");
+        person
     }
 }
 

@@ -55,6 +55,9 @@ pub(super) struct Revealed<'a> {
     serial: &'a SerialNumber,
     /// The current codes first, then the others, the last seen first.
     codes: Vec<RevealedCode<'a>>,
+    /// What it means for them that they were seen; left out when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    afterwards: Option<&'static str>,
 }
 
 /// A code with its text.
@@ -169,6 +172,7 @@ pub(super) async fn reveal(
     let revealed = Revealed {
         serial: &serial,
         codes: rows.collect(),
+        afterwards: (!codes.is_empty()).then(explain::after_a_reveal),
     };
     Ok(SecretJson(StatusCode::OK, revealed).into_response())
 }

@@ -1,0 +1,165 @@
+//! Two people and a device at the command line: asked for, approved, refused, broken by glass; each of it on record.
+
+use serde_json::Value;
+use sim::Kind;
+
+use crate::installation::Installation;
+use crate::people::Person;
+use crate::support::wait_for;
+
+/// The exit status when others were asked.
+const ASKED: i32 = 10;
+
+fn actions(person: &Person<'_>) -> Vec<String> {
+    let listed = person.ok(&["audit", "list", "--limit", "200"], "");
+    let rows = listed.as_array().cloned().unwrap_or_else(|| vec![listed]);
+    rows.iter()
+        .filter_map(|row| row["action"].as_str().map(str::to_owned))
+        .collect()
+}
+
+/// What was asked for, by its identifier in the failure.
+fn asked(done: &crate::support::Finished) -> String {
+    assert_eq!(done.status, ASKED, "{}", done.stderr);
+    let failure: Value = serde_json::from_str(&done.stderr).unwrap();
+    let what = failure["error"].as_str().unwrap();
+    let (_, rest) = what.split_once("(approval ").unwrap();
+    rest.split_once(')').unwrap().0.to_owned()
+}
+
+#[test]
+fn a_code_is_seen_and_a_lock_turned_off_by_two_people() {
+    let mut installation = Installation::new();
+    let device = installation.device(Kind::IpadWifi);
+    let server = installation.serve();
+    {
+        let _in_runtime = installation.runtime.enter();
+        device.enrol();
+    }
+    installation.wait_for_code(&server, &device);
+    let serial = device.serial();
+    let zoe = Person::first(&installation, &server);
+    let max = Person::another(&zoe, &server, "max", &["approver", "auditor"]);
+    let ann = Person::another(
+        &zoe,
+        &server,
+        "ann",
+        &["revealer", "operator", "break-glass"],
+    );
+    for action in ["reveal", "unlock"] {
+        zoe.ok(&["policies", "set", action, "--people", "1"], "");
+    }
+    let looser = zoe.run(&["policies", "set", "reveal", "--people", "0"], "");
+    assert!(
+        looser.status == 1 && looser.stderr.contains("another person"),
+        "{}",
+        looser.stderr
+    );
+
+    let reveal = ["reveal", &serial, "--reason", "returned"];
+    let refused = ann.run(&reveal, "");
+    assert!(
+        refused.status == 1 && refused.stdout.is_empty(),
+        "{}",
+        refused.stderr
+    );
+    let ask = [
+        &reveal[..],
+        &["--ask-approval", "the owner is here", "--json"],
+    ]
+    .concat();
+    let id = asked(&ann.run(&ask, ""));
+    let listed = max.ok(&["approvals", "list"], "");
+    assert_eq!(
+        listed[0]["id"].as_str().or(listed["id"].as_str()),
+        Some(&*id)
+    );
+    let own = ann.run(&["approvals", "approve", &id], "");
+    assert!(
+        own.status == 1 && own.stderr.contains("`approve`"),
+        "{}",
+        own.stderr
+    );
+    assert_eq!(
+        max.ok(
+            &["approvals", "approve", &id, "--comment", "seen the slip"],
+            ""
+        )["state"],
+        "approved"
+    );
+    let under = [&reveal[..], &["--approval", &id]].concat();
+    let shown = ann.run(&under, "");
+    assert!(
+        shown.status == 0 && shown.stdout.contains(&device.code_text()),
+        "{}",
+        shown.stderr
+    );
+    assert!(
+        shown.stderr.contains("as the password") && shown.stderr.contains("reports another"),
+        "how it is typed: {}",
+        shown.stderr
+    );
+
+    let unlock = ["unlock", &serial, "--reason", "returned"];
+    let id = asked(&ann.run(
+        &[&unlock[..], &["--ask-approval", "returned", "--json"]].concat(),
+        "",
+    ));
+    assert_eq!(
+        max.ok(&["approvals", "refuse", &id], "")["state"],
+        "refused"
+    );
+    let refused = ann.run(&[&unlock[..], &["--approval", &id]].concat(), "");
+    assert!(
+        refused.status == 1 && refused.stderr.contains("refused"),
+        "{}",
+        refused.stderr
+    );
+    let done = ann.run(
+        &[&unlock[..], &["--break-glass", "nobody is there", "--wait"]].concat(),
+        "",
+    );
+    assert!([0, 3].contains(&done.status), "{}", done.stderr);
+    let listed = max.run(&["emergencies", "list"], "");
+    assert!(
+        listed.stdout.contains("nobody is there"),
+        "{}",
+        listed.stdout
+    );
+    let emergency = max.ok(&["emergencies", "list"], "");
+    let emergency = if emergency.is_array() {
+        emergency[0].clone()
+    } else {
+        emergency
+    };
+    max.ok(
+        &[
+            "emergencies",
+            "acknowledge",
+            emergency["id"].as_str().unwrap(),
+        ],
+        "",
+    );
+    let recorded = wait_for("the record", || {
+        let recorded = actions(&max);
+        recorded
+            .iter()
+            .any(|one| one == "break_glass.acknowledge")
+            .then_some(recorded)
+    });
+    for action in [
+        "approval.ask",
+        "approval.approve",
+        "approval.refuse",
+        "code.reveal",
+        "break_glass",
+        "unlock.request",
+        "refused",
+    ] {
+        assert!(
+            recorded.iter().any(|one| one == action),
+            "{action}: {recorded:?}"
+        );
+    }
+    assert!(!installation.log().contains(&device.code_text()));
+}
