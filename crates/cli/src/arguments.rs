@@ -7,8 +7,8 @@ use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subc
 
 use crate::{
     apple, approvals, audit, bench, business_api, code, coverage, credentials, db, dep, devices,
-    doctor, init, lock, lock_status, locks, mdm, organisations, people, push_certificate, reveal,
-    serve, sign_in, sim, token, unlock, unlocks,
+    doctor, init, key, lock, lock_status, locks, mdm, organisations, people, push_certificate,
+    reveal, serve, sign_in, sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -42,6 +42,7 @@ pub(crate) enum Commands {
     Init(init::InitArgs),
     Doctor(doctor::DoctorArgs),
     Db(db::DbArgs),
+    Key(key::KeyArgs),
     Code(code::CodeArgs),
     Apple(apple::AppleArgs),
     Bench(bench::BenchArgs),

@@ -1,18 +1,15 @@
 //! `lockwarden db`: the vault of this machine.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use escrow::Escrow;
 use escrow::meta::Status;
-use seal::RecoveryKey;
 use serde_json::json;
 
 use crate::local::{self, ConfigArgs};
+use crate::show;
 use crate::voice::{DONE, FAILED, Failure, Outcome, Voice};
-use crate::{secret_file, show};
 
-/// Look after the vault: status, migrate, prove the recovery key
+/// Look after the vault: status, migrate
 #[derive(Args)]
 pub(crate) struct DbArgs {
     #[command(subcommand)]
@@ -27,23 +24,10 @@ enum DbCommand {
     Status(PlainArgs),
     /// Bring the vault's schema up to date; `serve` does so too
     Migrate(PlainArgs),
-    /// Show that the offline recovery key opens this vault; until then `doctor` warns
-    ///
-    /// The server must be stopped. The key is read from a file or standard input and is not kept.
-    ProveRecovery(ProveArgs),
 }
 
 #[derive(Args)]
 struct PlainArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-}
-
-#[derive(Args)]
-struct ProveArgs {
-    /// The file that holds the recovery key; - is standard input
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    recovery_key_file: PathBuf,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -56,19 +40,6 @@ pub(crate) async fn run(args: DbArgs, voice: Voice) -> Outcome {
             let config = args.config.read()?;
             local::open(&config, voice).await?.close().await;
             status(&args.config, voice).await
-        }
-        DbCommand::ProveRecovery(args) => {
-            let config = args.config.read()?;
-            let text = secret_file::read(&args.recovery_key_file, "the recovery key's file")?;
-            let recovery = RecoveryKey::parse(&text).map_err(|error| {
-                Failure::new(format!("the recovery key cannot be used: {error}"))
-            })?;
-            let escrow = local::open(&config, voice).await?;
-            let proven = escrow.prove_recovery(&recovery).await;
-            escrow.close().await;
-            proven.map_err(|error| Failure::new(error.to_string()))?;
-            let talk = "the recovery key opens this vault; put it back where it is safe";
-            voice.done("proven", &recovery.public().id().to_string(), talk)
         }
     }
 }

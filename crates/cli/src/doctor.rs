@@ -1,15 +1,16 @@
 //! `lockwarden doctor`: what is wrong with this installation, and what to do about it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use server::config::Config;
+use server::config::{Config, KeySource};
 use server::doctor::{Finding, Verdict};
 
-use crate::local::{self, ConfigArgs};
+use crate::local::ConfigArgs;
 use crate::voice::{DONE, FAILED, Outcome, Voice};
-use crate::{machine, secret_file};
+use crate::{key_source, machine, secret_file};
 
 /// Look at the configuration, the vault, the keys, certificates, MDMs and the clock: one line each
 ///
@@ -26,14 +27,14 @@ pub(crate) struct DoctorArgs {
 /// Runs the command.
 pub(crate) async fn run(args: DoctorArgs, voice: Voice) -> Outcome {
     let mut worst = Verdict::Ok;
-    for finding in findings(&args.config).await {
+    for finding in findings(&args.config, voice).await {
         worst = worst.max(finding.verdict);
         voice.data(&finding, || line(&finding))?;
     }
     Ok(if worst == Verdict::Fail { FAILED } else { DONE })
 }
 
-async fn findings(args: &ConfigArgs) -> Vec<Finding> {
+async fn findings(args: &ConfigArgs, voice: Voice) -> Vec<Finding> {
     let config = match args.read() {
         Ok(config) => config,
         Err(failure) => {
@@ -43,26 +44,18 @@ async fn findings(args: &ConfigArgs) -> Vec<Finding> {
     };
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let mut found = Vec::new();
-    let key = match config.key_file(credentials.as_deref()) {
-        Ok(path) => {
-            // Of one that is not there the path is not repeated: the key itself may have been put in its place.
-            if path.exists() {
-                found.push(match secret_file::warning(&path, "the key file") {
-                    Some(_) => Finding::warn(
-                        "key file",
-                        format!("others than its owner can read {}", path.display()),
-                        format!("chmod 600 {}", path.display()),
-                    ),
-                    None => Finding::ok("key file", path.display().to_string()),
-                });
-            }
-            match local::read_key(&path) {
-                Ok(key) => Some(key),
+    let key = match config.key_source(credentials.as_deref()) {
+        Ok(source) => {
+            found.extend(file_of(&source));
+            match key_source::read(&source, voice).await {
+                Ok(key) => Some(Arc::new(key)),
                 Err(failure) => {
                     found.push(Finding::fail(
                         "key",
                         failure.what,
-                        "[keys] key_file names the running key",
+                        failure
+                            .hint
+                            .unwrap_or_else(|| "[keys] names where the running key is".to_owned()),
                     ));
                     None
                 }
@@ -112,4 +105,23 @@ fn line(finding: &Finding) -> String {
         line.push_str(&format!(" -> {hint}"));
     }
     line
+}
+
+/// Who can read the file that the key comes from. Of one that is not there the path is not repeated: the key itself may have been put
+/// in its place.
+fn file_of(source: &KeySource) -> Option<Finding> {
+    let (KeySource::File(path)
+    | KeySource::EnvironmentFile(path)
+    | KeySource::Command { wrapped: path, .. }) = source;
+    if !path.exists() {
+        return None;
+    }
+    Some(match secret_file::warning(path, "the key file") {
+        Some(_) => Finding::warn(
+            "key file",
+            format!("others than its owner can read {}", path.display()),
+            format!("chmod 600 {}", path.display()),
+        ),
+        None => Finding::ok("key file", path.display().to_string()),
+    })
 }

@@ -192,7 +192,7 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     }
     voice.talk(format!(
         "Next: look through {}, then `lockwarden doctor --config {0}` and `lockwarden serve --config {0}`. \
-         `lockwarden db prove-recovery` shows that the recovery key opens this vault.",
+         `lockwarden key recovery-check` shows that the recovery key opens this vault.",
         config.display()
     ));
     Ok(DONE)
@@ -305,7 +305,8 @@ address = "127.0.0.1:8443"
 folder = {data}
 
 [keys]
-# Wraps the keys in the vault. Back it up apart from the data. Instead of a file: the systemd credential `lockwarden-key`.
+# Wraps the keys in the vault. Back it up apart from the data. Instead of a file: the systemd credential `lockwarden-key`, or one
+# of the two below (docs/KEYS.md).
 key_file = {key}
 # The public half of the recovery key; the other half is with you, offline.
 recovery_public_file = {recovery_public}

@@ -9,8 +9,8 @@ use escrow::{Escrow, Opening};
 use seal::{KeyEncryptionKey, RecoveryPublicKey};
 use server::config::Config;
 
-use crate::secret_file;
 use crate::voice::{Failure, Voice};
+use crate::{key_source, secret_file};
 
 /// The environment variable that names the configuration.
 pub(crate) const CONFIG_VARIABLE: &str = "LOCKWARDEN_CONFIG";
@@ -54,16 +54,13 @@ impl ConfigArgs {
 /// The running key of a configuration.
 ///
 /// # Errors
-/// When it cannot be read.
-pub(crate) fn key(config: &Config, voice: Voice) -> Result<Arc<KeyEncryptionKey>, Failure> {
+/// When it cannot be read or unwrapped.
+pub(crate) async fn key(config: &Config, voice: Voice) -> Result<Arc<KeyEncryptionKey>, Failure> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let path = config
-        .key_file(credentials.as_deref())
+    let source = config
+        .key_source(credentials.as_deref())
         .map_err(|error| Failure::new(error.to_string()))?;
-    if let Some(warning) = secret_file::warning(&path, "the key file") {
-        voice.talk(warning);
-    }
-    read_key(&path)
+    key_source::read(&source, voice).await.map(Arc::new)
 }
 
 /// A running key's file.
@@ -115,7 +112,7 @@ pub(crate) async fn look(config: &Config, voice: Voice) -> Result<Escrow, Failur
     Escrow::look(Opening {
         folder,
         kind: DataKind::Production,
-        key: key(config, voice)?,
+        key: key(config, voice).await?,
         recovery: None,
         clock: server::lifecycle::clock(),
         random: server::lifecycle::random(),
@@ -132,7 +129,7 @@ pub(crate) async fn open(config: &Config, voice: Voice) -> Result<Escrow, Failur
     Escrow::open(Opening {
         folder: &config.data.folder,
         kind: DataKind::Production,
-        key: key(config, voice)?,
+        key: key(config, voice).await?,
         recovery: recovery_public(config)?,
         clock: server::lifecycle::clock(),
         random: server::lifecycle::random(),

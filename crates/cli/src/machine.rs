@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use seal::Random;
 
 use crate::voice::{Failure, Outcome};
@@ -57,6 +60,13 @@ pub(crate) fn keep_memory_private() -> Result<(), Failure> {
                 "core dumps, which hold codes and keys, cannot be turned off: {error}"
             ))
         })
+}
+
+/// Keeps what is in memory out of the swap, where the system allows a process to lock as much as it likes. True when it is so.
+pub(crate) fn keep_memory_out_of_swap() -> bool {
+    // With a limit, locking would one day refuse the memory that is needed.
+    getrlimit(Resource::Memlock).current.is_none()
+        && mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).is_ok()
 }
 
 /// Waits between two looks at something that goes on elsewhere.

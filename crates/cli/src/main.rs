@@ -15,6 +15,8 @@ mod dep;
 mod devices;
 mod doctor;
 mod init;
+mod key;
+mod key_source;
 mod local;
 mod lock;
 mod lock_status;
@@ -75,6 +77,7 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Init(args) => machine::block_on(init::run(args, voice)),
         Commands::Doctor(args) => machine::block_on(doctor::run(args, voice)),
         Commands::Db(args) => machine::block_on(db::run(args, voice)),
+        Commands::Key(args) => machine::block_on(key::run(args, voice)),
         Commands::Bench(args) => machine::block_on_all_cores(bench::run(args, voice)),
         Commands::Apple(args) => machine::block_on(apple::run(args, voice)),
         Commands::Code(args) => code::run(args, voice),

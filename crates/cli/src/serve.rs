@@ -69,6 +69,11 @@ async fn production(args: ServeArgs, voice: Voice) -> Outcome {
             failure.hint("if this machine has to allow them, set core_dumps = true under [process]")
         })?;
     }
+    if !machine::keep_memory_out_of_swap() {
+        tracing::info!(
+            "this process may not lock its memory: keys may be written to the swap, where there is one; LimitMEMLOCK=infinity in the unit lets it"
+        );
+    }
     let settings = config
         .settings()
         .map_err(|error| Failure::new(error.to_string()))?;

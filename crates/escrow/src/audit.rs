@@ -71,7 +71,7 @@ impl Audit<'_> {
             .read(async move |tx| {
                 confirmed.confirm(tx).await?;
                 let (keyring, next) = (escrow.keyring(), Next::OlderThan(from.as_deref()));
-                row::list(tx, keyring, confirmed.organisation(), &asked, next, limit).await
+                row::list(tx, &keyring, confirmed.organisation(), &asked, next, limit).await
             })
             .await;
         let rows = self.0.audit_refusal(permit, result).await?;
@@ -265,7 +265,7 @@ impl Export {
             .read(async move |tx| {
                 confirmed.confirm(tx).await?;
                 let (keyring, next) = (escrow.keyring(), Next::NewerThan(after.as_deref(), &last));
-                row::list(tx, keyring, confirmed.organisation(), &filter, next, PAGE).await
+                row::list(tx, &keyring, confirmed.organisation(), &filter, next, PAGE).await
             })
             .await;
         let rows = self.escrow.audit_refusal(&self.permit, result).await?;

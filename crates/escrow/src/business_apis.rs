@@ -7,7 +7,7 @@ use crate::db::{Row, Tx, params};
 use crate::permit::{Connections, OrganisationId, Permit, Read};
 use crate::{Error, Escrow, Result, audit};
 
-const KEY: &str = "business api key";
+pub(crate) const KEY: &str = "business api key";
 
 /// An API account to be kept.
 pub struct NewBusinessApi {

@@ -6,7 +6,7 @@ use activation_lock::codes::{
 use activation_lock::device::SerialNumber;
 use activation_lock::time::Timestamp;
 use activation_lock::window;
-use seal::Fingerprint;
+use seal::{Fingerprint, KeyId, Keyring, Purpose};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
@@ -18,9 +18,9 @@ use crate::{Error, Escrow, Result, audit};
 mod reveal;
 
 /// The kind of cell that holds a code's text as it was first had.
-const CODE: &str = "bypass code";
+pub(crate) const CODE: &str = "bypass code";
 /// The kind of cell that holds a code's text as a device sent it, where that differs.
-const REPORTED_CODE: &str = "bypass code as reported";
+pub(crate) const REPORTED_CODE: &str = "bypass code as reported";
 
 /// One code of a device, without its text.
 #[derive(Clone, Debug)]
@@ -434,15 +434,13 @@ struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    fn exact(&self, escrow: &Escrow) -> String {
+    /// The fingerprint of its bytes, under the key of the row that it is compared with.
+    fn exact_under(&self, keyring: &Keyring, key: KeyId) -> String {
         let (organisation, serial) = self.key;
-        escrow
-            .keyring()
-            .fingerprint(
-                organisation.as_str(),
-                serial.as_str(),
-                self.text.expose().as_bytes(),
-            )
+        let bytes = self.text.expose().as_bytes();
+        keyring
+            .fingerprint_under(key, organisation.as_str(), serial.as_str(), bytes)
+            .unwrap_or_else(|| keyring.fingerprint(organisation.as_str(), serial.as_str(), bytes))
             .hex()
     }
 
@@ -459,7 +457,7 @@ impl Incoming<'_> {
             {
                 prints.extend(
                     keyring
-                        .key_ids(seal::Purpose::Fingerprints)
+                        .key_ids(Purpose::Fingerprints)
                         .into_iter()
                         .filter_map(|id| {
                             (id.to_string() == known.fingerprint_key)
@@ -493,7 +491,7 @@ impl Incoming<'_> {
     fn keep(&self, ledger: &mut Ledger<'_>, same: Option<CodeId>) -> (CodeId, bool) {
         let escrow = ledger.escrow();
         let (organisation, serial) = self.key;
-        let exact = self.exact(escrow);
+        let keyring = escrow.keyring();
         let from_device = self.origin == CodeOrigin::Device;
         if let Some(known) = same.as_ref().and_then(|id| ledger.code_mut(self.key, id)) {
             known.kind = if known.kind == CodeKind::Unknown {
@@ -504,6 +502,10 @@ impl Incoming<'_> {
             known.topic = self.topic.map(str::to_owned).or(known.topic.take());
             if from_device && !known.reported {
                 known.reported = true;
+                // Under the key of the row, so that the two can be compared.
+                let key = known.fingerprint_key.parse();
+                let key = key.unwrap_or_else(|_| keyring.key_ids(Purpose::Fingerprints)[0]);
+                let exact = self.exact_under(&keyring, key);
                 let cell = (known.exact != exact).then(|| {
                     seal_text(escrow, REPORTED_CODE, organisation, &known.id.0, self.text)
                 });
@@ -513,10 +515,8 @@ impl Incoming<'_> {
         }
         let id = ledger.new_id();
         let form = self.text.comparison_form();
-        let fingerprint =
-            escrow
-                .keyring()
-                .fingerprint(organisation.as_str(), serial.as_str(), &form);
+        let fingerprint = keyring.fingerprint(organisation.as_str(), serial.as_str(), &form);
+        let exact = self.exact_under(&keyring, fingerprint.key_id());
         let known = KnownCode {
             id: CodeId(id.clone()),
             kind: self.kind,

@@ -15,7 +15,7 @@ use crate::permit::{Connections as ConnectionsRight, OrganisationId, Permit, Rea
 use crate::principals::SecretText;
 use crate::{Error, Escrow, Result, audit, operations};
 
-const API_KEY: &str = "connection api key";
+pub(crate) const API_KEY: &str = "connection api key";
 
 names! {
     /// Which MDM it is.
@@ -219,6 +219,8 @@ impl ConnectionView {
 }
 
 mod hook;
+
+pub(crate) use hook::{HOOK_SECRET, PREVIOUS_HOOK_SECRET};
 
 pub use hook::{HOOK_PREFIX, Hook, HookProof};
 

@@ -1,5 +1,5 @@
-//! The data keys of a database: made once, stored wrapped for the running key and the recovery key (R25), opened at
-//! start.
+//! The data keys of a database: made with it, stored wrapped for the running key and the recovery key (R25), opened at
+//! start, exchanged while it is in use ([`rotation`]), looked after ([`care`]).
 
 use std::sync::Arc;
 
@@ -9,10 +9,18 @@ use seal::{
 };
 use thiserror::Error;
 
+pub use self::care::{DestroyProblem, KeyStatus, KeyView, Verified};
+use self::rotation::standing_of;
+pub use self::rotation::{Rotation, Step};
+
 use crate::audit::{self, Entry};
 use crate::db::{Db, Fault, Row, Tx, params};
 use crate::permit::{Actor, OrganisationId, Permissions};
 use crate::{Error, Escrow};
+
+pub mod care;
+mod cells;
+pub mod rotation;
 
 /// The kind of cell that each cell key seals once, so that a recovery key can be shown to open one (R25).
 const SAMPLE: &str = "key sample";
@@ -148,14 +156,7 @@ async fn complete(
     let keys: Vec<_> = keys.collect();
     // The keys are wiped with the verb, which may run again.
     db.write("keys.complete", async move |tx| {
-        let meta = tx
-            .fetch_one("SELECT recovery_public FROM meta", params![])
-            .await?;
-        let recovery = meta
-            .get::<Option<String>>("recovery_public")?
-            .map(|text| RecoveryPublicKey::parse(&text))
-            .transpose()
-            .map_err(|_| Error::Corrupt("meta.recovery_public"))?;
+        let recovery = rotation::recovery_public(tx).await?;
         for (key, wrapped) in &keys {
             let for_recovery = recovery.as_ref().map(|public| public.wrap(key, &random));
             insert(tx, key.id(), key.purpose()).await?;
@@ -242,7 +243,7 @@ async fn insert_wrapping(tx: &mut Tx<'_>, id: KeyId, wrapping: &Wrapping) -> cra
 async fn stored(tx: &mut Tx<'_>) -> crate::Result<Vec<Stored>> {
     let rows = tx
         .fetch_all(
-            "SELECT id, purpose, standing, sample FROM data_keys ORDER BY id",
+            "SELECT id, purpose, standing, sample FROM data_keys WHERE standing <> 'destroyed' ORDER BY id",
             params![],
         )
         .await?;
@@ -276,11 +277,7 @@ fn stored_key(row: &Row, id: &str, wrappings: &[Row]) -> crate::Result<Stored> {
     Ok(Stored {
         id: id.parse().map_err(|_| Error::Corrupt("data_keys.id"))?,
         purpose: Purpose::from_word(&purpose).ok_or(Error::Corrupt("data_keys.purpose"))?,
-        standing: match standing.as_str() {
-            "current" => Standing::Current,
-            "older" => Standing::Older,
-            _ => return Err(Error::Corrupt("data_keys.standing")),
-        },
+        standing: standing_of(&standing).ok_or(Error::Corrupt("data_keys.standing"))?,
         sample: row.get("sample")?,
         wrappings: wrappings
             .iter()
@@ -299,36 +296,154 @@ fn opened(
 ) -> Result<Vec<(DataKey, Standing)>, KeysError> {
     let mut opened = Vec::with_capacity(keys.len());
     for key in keys {
-        let wrapping = key
-            .for_kind(RecipientKind::Running)
-            .find(|wrapping| wrapping.recipient == running.recipient())
-            .ok_or_else(|| KeysError::WrongKey {
-                given: running.id(),
-                wanted: recipients(keys, RecipientKind::Running),
-            })?;
-        opened.push((running.unwrap(key.purpose, key.id, wrapping)?, key.standing));
+        match opened_by(key, keys, running) {
+            Ok(data_key) => opened.push((data_key, key.standing)),
+            // What it made does not open; everything else does.
+            Err(error) if key.standing == Standing::Older => {
+                tracing::error!(%error, key = %key.id, purpose = %key.purpose, "an older data key does not open");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(opened)
 }
 
+fn opened_by(
+    key: &Stored,
+    keys: &[Stored],
+    running: &KeyEncryptionKey,
+) -> Result<DataKey, KeysError> {
+    let wrapping = key
+        .for_kind(RecipientKind::Running)
+        .find(|wrapping| wrapping.recipient == running.recipient())
+        .ok_or_else(|| KeysError::WrongKey {
+            given: running.id(),
+            wanted: recipients(keys, RecipientKind::Running),
+        })?;
+    Ok(running.unwrap(key.purpose, key.id, wrapping)?)
+}
+
+/// Seals a sample with a key for cells, so that a recovery key can be shown to open one.
+async fn keep_sample(
+    tx: &mut Tx<'_>,
+    key: &DataKey,
+    random: &(impl Random + ?Sized),
+) -> crate::Result<()> {
+    let id = key.id().to_string();
+    let sample = Keyring::seal_cell_with(key, SAMPLE, "", &id, SAMPLE_TEXT, random);
+    tx.execute(
+        "UPDATE data_keys SET sample = $2 WHERE id = $1",
+        params![id.as_str(), sample],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Wraps the data keys of a vault for another running key, and takes those for the one of now away: from then on only the other one
+/// opens it. With a recovery key's public half they are wrapped for that as well, in place of the one before.
+///
+/// # Errors
+/// [`Error::Keys`] when a data key does not open; or when the database fails.
+async fn rewrap(
+    escrow: &Escrow,
+    new: Option<Arc<KeyEncryptionKey>>,
+    recovery: Option<RecoveryPublicKey>,
+) -> crate::Result<()> {
+    let (escrow, random) = (escrow.clone(), escrow.shared.random.clone());
+    let db = escrow.db.clone();
+    db.write("keys.rewrap", async move |tx| {
+        let running = &escrow.shared.running;
+        let keys = stored(tx).await?;
+        for key in &keys {
+            let data_key = opened_by(key, &keys, running)?;
+            let id = key.id.to_string();
+            let made = [
+                (
+                    RecipientKind::Running,
+                    new.as_ref().map(|new| new.wrap(&data_key, &random)),
+                ),
+                (
+                    RecipientKind::Recovery,
+                    recovery.as_ref().map(|new| new.wrap(&data_key, &random)),
+                ),
+            ];
+            for (kind, wrapping) in made {
+                let Some(wrapping) = wrapping else { continue };
+                for old in key.for_kind(kind) {
+                    tx.execute(
+                        "DELETE FROM key_wrappings WHERE data_key = $1 AND recipient = $2",
+                        params![id.as_str(), old.recipient.to_string()],
+                    )
+                    .await?;
+                }
+                insert_wrapping(tx, key.id, &wrapping).await?;
+            }
+        }
+        if let Some(recovery) = &recovery {
+            // Whether the new one works has to be shown again.
+            tx.execute(
+                "UPDATE meta SET recovery_public = $1, recovery_opened_at = NULL",
+                params![recovery.to_text()],
+            )
+            .await?;
+        }
+        let actor = Actor::system("command line", Permissions::NONE);
+        let everywhere = OrganisationId::new("*");
+        let mut entry =
+            Entry::by(&actor, &everywhere, "key.rewrap").detail("from", running.id().to_string());
+        if let Some(new) = &new {
+            entry = entry.detail("to", new.id().to_string());
+        }
+        if let Some(recovery) = &recovery {
+            entry = entry.detail("recovery", recovery.id().to_string());
+        }
+        audit::record(tx, &escrow, entry).await
+    })
+    .await
+}
+
+/// The verbs on keys. See [`Escrow::keys`].
+pub struct Keys<'a>(&'a Escrow);
+
+impl Keys<'_> {
+    /// Wraps the data keys for another running key, another recovery key, or both, in place of those of now. Nothing is sealed anew.
+    /// From then on this vault opens with the new running key alone, this process until it ends.
+    ///
+    /// # Errors
+    /// [`Error::Keys`] when a data key does not open; or when the database fails. Nothing is changed then.
+    pub async fn rewrap(
+        &self,
+        new: Option<Arc<KeyEncryptionKey>>,
+        recovery: Option<RecoveryPublicKey>,
+    ) -> crate::Result<()> {
+        rewrap(self.0, new, recovery).await
+    }
+}
+
 impl Escrow {
+    /// The keys of this vault.
+    #[must_use]
+    pub fn keys(&self) -> Keys<'_> {
+        Keys(self)
+    }
+
     /// Shows that the recovery key opens this database: every data key, and a cell with the one that seals cells. That it
     /// did is put on record; until then `doctor` warns (R25).
     ///
     /// # Errors
     /// [`Error::Keys`] when it does not; or when the database fails.
-    pub async fn prove_recovery(&self, recovery: &RecoveryKey) -> crate::Result<()> {
+    pub async fn check_recovery(&self, recovery: &RecoveryKey) -> crate::Result<()> {
         open_sample(&self.db.read(stored).await?, recovery)?;
         let escrow = self.clone();
         let key = recovery.public().id().to_string();
         self.db
-            .write("keys.prove_recovery", async move |tx| {
+            .write("keys.check_recovery", async move |tx| {
                 let now = tx.now();
                 tx.execute("UPDATE meta SET recovery_opened_at = $1", params![now])
                     .await?;
                 let actor = Actor::system("command line", Permissions::NONE);
                 let everywhere = OrganisationId::new("*");
-                let entry = Entry::by(&actor, &everywhere, "keys.prove_recovery").subject(&key);
+                let entry = Entry::by(&actor, &everywhere, "key.recovery_check").subject(&key);
                 audit::record(tx, &escrow, entry).await
             })
             .await

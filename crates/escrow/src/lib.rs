@@ -36,7 +36,7 @@ pub mod server_tokens;
 pub mod sessions;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use seal::{KeyEncryptionKey, Keyring, Random, RecoveryPublicKey};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -92,7 +92,10 @@ pub struct Escrow {
 
 struct Shared {
     clock: Arc<Steady>,
-    keyring: Keyring,
+    /// Exchanged while the vault is in use.
+    keyring: RwLock<Arc<Keyring>>,
+    /// Unwraps the data keys, and wraps new ones.
+    running: Arc<KeyEncryptionKey>,
     random: Arc<dyn Random>,
     kind: DataKind,
     line: record::Line,
@@ -101,6 +104,7 @@ struct Shared {
     operations: Notify,
     statuses: Notify,
     listings: Notify,
+    rotations: Notify,
     lock_journal: locks::journal::LockJournal,
     /// How many passwords are hashed at once: each takes 19 MiB and a core.
     hashing: Semaphore,
@@ -149,7 +153,7 @@ impl Escrow {
         .await?;
         let keyring = match keys::open(
             &db,
-            key,
+            key.clone(),
             recovery,
             kind == DataKind::Production,
             random.clone(),
@@ -162,7 +166,7 @@ impl Escrow {
                 return Err(error);
             }
         };
-        let escrow = Self::around(db, clock.clone(), keyring, random, kind);
+        let escrow = Self::around(db, clock.clone(), keyring, key, random, kind);
         if let Err(error) = escrow.recover().await {
             escrow.close().await;
             return Err(error);
@@ -189,6 +193,7 @@ impl Escrow {
                 db,
                 clock,
                 keyring,
+                opening.key,
                 opening.random,
                 opening.kind,
             )),
@@ -203,6 +208,7 @@ impl Escrow {
         db: db::Db,
         clock: Arc<Steady>,
         keyring: Keyring,
+        running: Arc<KeyEncryptionKey>,
         random: Arc<dyn Random>,
         kind: DataKind,
     ) -> Self {
@@ -211,7 +217,8 @@ impl Escrow {
             db,
             shared: Arc::new(Shared {
                 clock,
-                keyring,
+                keyring: RwLock::new(Arc::new(keyring)),
+                running,
                 random,
                 kind,
                 line: record::Line::default(),
@@ -220,6 +227,7 @@ impl Escrow {
                 operations: Notify::new(),
                 statuses: Notify::new(),
                 listings: Notify::new(),
+                rotations: Notify::new(),
                 lock_journal,
                 hashing: Semaphore::new(PASSWORDS_AT_ONCE),
                 connections: watch::Sender::new(0),
@@ -440,8 +448,21 @@ impl Escrow {
         &self.shared.operations
     }
 
-    pub(crate) fn keyring(&self) -> &Keyring {
-        &self.shared.keyring
+    /// The keys of now. They may be exchanged at any time: what belongs together is done with one of these.
+    pub(crate) fn keyring(&self) -> Arc<Keyring> {
+        self.shared
+            .keyring
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_keyring(&self, keyring: Keyring) {
+        *self
+            .shared
+            .keyring
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
     }
 
     pub(crate) fn random(&self) -> &dyn Random {

@@ -8,7 +8,7 @@ use crate::db::{Row, Tx, params};
 use crate::permit::{Connections, OrganisationId, Permit, Read};
 use crate::{Error, Escrow, Result, audit, operations};
 
-const PUSH_CERTIFICATE: &str = "push certificate";
+pub(crate) const PUSH_CERTIFICATE: &str = "push certificate";
 
 /// A push certificate to be kept. Whoever made this has read the PEM: what is said of it here is true of it.
 pub struct NewPushCertificate {

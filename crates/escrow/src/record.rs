@@ -55,7 +55,7 @@ pub enum Recorded {
 }
 
 /// A text waiting for the serial number of its epoch.
-const HELD: &str = "held answer";
+pub(crate) const HELD: &str = "held answer";
 /// Channels that never have anything for us (R10).
 fn is_of_no_use(kind: EnrollmentKind) -> bool {
     match kind {

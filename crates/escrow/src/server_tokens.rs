@@ -14,8 +14,8 @@ use crate::operations::{self, Operation};
 use crate::permit::{Connections, OrganisationId, Permit, Read, Refresh};
 use crate::{Error, Escrow, Result, audit};
 
-const TOKEN: &str = "server token";
-const KEY: &str = "server token key";
+pub(crate) const TOKEN: &str = "server token";
+pub(crate) const KEY: &str = "server token key";
 /// After a refusal it is found out so much later whether a person has mended it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
 

@@ -137,6 +137,24 @@ impl Keyring {
         cell
     }
 
+    /// The same with one data key by itself, which is for cells: a key that is not in a keyring yet.
+    pub fn seal_cell_with(
+        key: &DataKey,
+        kind: &'static str,
+        organisation: &str,
+        row: &str,
+        plaintext: &[u8],
+        random: &(impl Random + ?Sized),
+    ) -> Vec<u8> {
+        let nonce = *random_bytes::<NONCE_BYTES>(random);
+        let mut cell = vec![CELL_VERSION];
+        cell.extend_from_slice(key.id().as_bytes());
+        cell.extend_from_slice(&nonce);
+        let place = place(kind, organisation, row);
+        gcm::Key::new(key.bytes()).seal_onto(&mut cell, nonce, &place, plaintext);
+        cell
+    }
+
     /// Opens what [`seal_cell`](Self::seal_cell) sealed for the same place, with whichever key sealed it.
     ///
     /// # Errors

@@ -97,8 +97,15 @@ pub struct Data {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keys {
-    /// The running key's file. Without it, the systemd credential `lockwarden-key`.
+    /// The running key's file. Without it and the two others, the systemd credential `lockwarden-key`.
     pub key_file: Option<PathBuf>,
+    /// A file of `NAME=value` lines, one of them `LOCKWARDEN_KEY=...`, as systemd's `EnvironmentFile` has them. It is read from there,
+    /// and never taken from the process's environment, which others may see (R23).
+    pub key_environment_file: Option<PathBuf>,
+    /// A program with its arguments that unwraps the running key: see `docs/KEYS.md`.
+    pub key_command: Option<Vec<String>>,
+    /// What that program is given: the running key, wrapped.
+    pub wrapped_key_file: Option<PathBuf>,
     /// The public half of the recovery key (R25); needed when the database is made.
     pub recovery_public_file: Option<PathBuf>,
 }
@@ -324,6 +331,16 @@ pub enum ConfigError {
         "no key is named: give key_file under [keys], or the systemd credential `lockwarden-key`"
     )]
     NoKey,
+    /// More than one place for it.
+    #[error(
+        "[keys] names the running key in more than one way: keep one of key_file, key_environment_file and key_command"
+    )]
+    TwoKeys,
+    /// A program without what it unwraps, or the reverse.
+    #[error(
+        "[keys] key_command and wrapped_key_file belong together: the program unwraps what is in the file"
+    )]
+    HalfKeyCommand,
 }
 
 impl Config {
@@ -493,19 +510,53 @@ impl Config {
         })
     }
 
-    /// The file of the running key: the one named, or the systemd credential `lockwarden-key` in the folder that
+    /// Where the running key is: the one place that is named, or the systemd credential `lockwarden-key` in the folder that
     /// `credentials` gives (`$CREDENTIALS_DIRECTORY`).
     ///
     /// # Errors
-    /// When there is neither.
-    pub fn key_file(&self, credentials: Option<&Path>) -> Result<PathBuf, ConfigError> {
-        let credential = || credentials.map(|folder| folder.join("lockwarden-key"));
-        self.keys
-            .key_file
+    /// When there is none, or more than one.
+    pub fn key_source(&self, credentials: Option<&Path>) -> Result<KeySource, ConfigError> {
+        let keys = &self.keys;
+        let file = keys.key_file.clone().map(KeySource::File);
+        let environment = keys
+            .key_environment_file
             .clone()
-            .or_else(|| credential().filter(|path| path.exists()))
-            .ok_or(ConfigError::NoKey)
+            .map(KeySource::EnvironmentFile);
+        let command = match (&keys.key_command, &keys.wrapped_key_file) {
+            (Some(command), Some(wrapped)) if !command.is_empty() => Some(KeySource::Command {
+                command: command.clone(),
+                wrapped: wrapped.clone(),
+            }),
+            (None, None) => None,
+            _ => return Err(ConfigError::HalfKeyCommand),
+        };
+        let mut named = [file, environment, command].into_iter().flatten();
+        match (named.next(), named.next()) {
+            (Some(one), None) => Ok(one),
+            (Some(_), Some(_)) => Err(ConfigError::TwoKeys),
+            (None, _) => credentials
+                .map(|folder| folder.join("lockwarden-key"))
+                .filter(|path| path.exists())
+                .map(KeySource::File)
+                .ok_or(ConfigError::NoKey),
+        }
     }
+}
+
+/// Where the running key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file that holds it.
+    File(PathBuf),
+    /// A file of `NAME=value` lines, one of them `LOCKWARDEN_KEY=...`.
+    EnvironmentFile(PathBuf),
+    /// A program that unwraps it.
+    Command {
+        /// The program and its arguments; `unwrap` is added.
+        command: Vec<String>,
+        /// The file of what it is given on standard input.
+        wrapped: PathBuf,
+    },
 }
 
 fn authorities(path: Option<&Path>) -> Result<ExtraAuthorities, ConfigError> {
@@ -541,7 +592,7 @@ mod tests {
         assert_eq!(settings.in_flight, 8);
         assert!((settings.pace.per_second - 5.0).abs() < f64::EPSILON);
         assert!(!config.process.core_dumps);
-        assert!(matches!(config.key_file(None), Err(ConfigError::NoKey)));
+        assert!(matches!(config.key_source(None), Err(ConfigError::NoKey)));
     }
 
     #[test]

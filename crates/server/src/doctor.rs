@@ -252,7 +252,7 @@ fn recovery(status: &Status, found: &mut Vec<Finding>) {
         (Some(_), None) => Finding::warn(
             "recovery key",
             "nobody has shown yet that the recovery key opens this vault",
-            "stop the server once and run `lockwarden db prove-recovery`",
+            "stop the server once and run `lockwarden key recovery-check`",
         ),
         (Some(_), Some(_)) => Finding::ok("recovery key", "it has been shown to open this vault"),
     });

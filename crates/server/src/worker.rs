@@ -14,6 +14,7 @@ pub(crate) mod lists;
 mod locks;
 mod queue;
 mod record;
+mod rotation;
 mod rounds;
 pub(crate) mod statuses;
 mod unlocks;
@@ -46,6 +47,9 @@ pub(crate) async fn run(app: App, shutdown: Shutdown) {
         }),
         keep_up("rounds", clock, &shutdown, || {
             rounds::work(app.clone(), shutdown.clone())
+        }),
+        keep_up("rotation", clock, &shutdown, || {
+            rotation::work(app.clone(), shutdown.clone())
         }),
         keep_up("record", clock, &shutdown, || {
             record::work(app.clone(), shutdown.clone())

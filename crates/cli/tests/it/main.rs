@@ -10,6 +10,7 @@ mod code;
 mod durable;
 mod help;
 mod installation;
+mod keys;
 mod kill;
 mod kill_locks;
 mod leaks;

@@ -82,9 +82,9 @@ fn r25_init_makes_keys_for_two_recipients_and_keeps_the_private_half_away() {
     assert_eq!(verdict(&before, "recovery key"), Some("warn"));
     assert_eq!(verdict(&before, "key"), Some("ok"));
     let other = recovery.replace("lockwarden-recovery-1", "lockwarden-key-1");
-    let refused = run(["db", "prove-recovery", "--config", config], &other);
+    let refused = run(["key", "recovery-check", "--config", config], &other);
     assert_eq!(refused.status, 1);
-    let proven = run(["db", "prove-recovery", "--config", config], recovery);
+    let proven = run(["key", "recovery-check", "--config", config], recovery);
     assert_eq!(proven.status, 0, "{}", proven.stderr);
     let after = findings(&run(["doctor", "--json", "--config", config], ""));
     assert_eq!(verdict(&after, "recovery key"), Some("ok"));
@@ -371,7 +371,12 @@ fn r23_whatever_holds_a_code_or_a_key_leaves_no_core_dump() {
     let certificate = certificate.to_str().unwrap();
     for arguments in [
         &["code", "show"][..],
-        &["db", "prove-recovery", "--config", config.to_str().unwrap()],
+        &[
+            "key",
+            "recovery-check",
+            "--config",
+            config.to_str().unwrap(),
+        ],
         &[
             "mdm",
             "add",

@@ -104,7 +104,7 @@ async fn checkpoint(
         "link": new.link.hex(),
         "writers": write_counters(&new.writers),
     });
-    new.signed = Signed::new(escrow.keyring(), KIND, said);
+    new.signed = Signed::new(&escrow.keyring(), KIND, said);
     if is_new {
         tx.execute(
             "INSERT INTO audit_checkpoints (number, position, at, text, signature) VALUES ($1, $2, $3, $4, $5)",

@@ -119,7 +119,7 @@ impl Audit<'_> {
                         params![number(position), limit],
                     )
                     .await?;
-                let read = |row| AuditRow::from_row(row, escrow.keyring());
+                let read = |row| AuditRow::from_row(row, &escrow.keyring());
                 Ok(rows.iter().map(read).collect())
             })
             .await

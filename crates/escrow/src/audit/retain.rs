@@ -178,7 +178,7 @@ impl Audit<'_> {
             .checkpoints_up_to(horizon.position)
             .await?
             .max(horizon.checkpoints);
-        let line = horizon.sign(self.0.keyring()).to_line() + "\n";
+        let line = horizon.sign(&self.0.keyring()).to_line() + "\n";
         writer
             .write_all(line.as_bytes())
             .and_then(|()| end(writer, retention.archive))
@@ -215,7 +215,7 @@ impl Audit<'_> {
         self.0
             .db
             .write("audit.retain", async move |tx| {
-                let signed = horizon.insert(tx, escrow.keyring()).await?;
+                let signed = horizon.insert(tx, &escrow.keyring()).await?;
                 let actor = Actor::system("command line", Permissions::NONE);
                 let everywhere = OrganisationId::new("*");
                 let entry = Entry::by(&actor, &everywhere, "audit.retain")

@@ -18,8 +18,8 @@ use crate::{Error, Escrow, Result, audit};
 /// What a path secret of a webhook begins with.
 pub const HOOK_PREFIX: &str = "lw_hook_";
 
-const HOOK_SECRET: &str = "webhook secret";
-const PREVIOUS_HOOK_SECRET: &str = "previous webhook secret";
+pub(crate) const HOOK_SECRET: &str = "webhook secret";
+pub(crate) const PREVIOUS_HOOK_SECRET: &str = "previous webhook secret";
 
 /// What the webhook needs to know a connection's requests by.
 pub enum HookProof {

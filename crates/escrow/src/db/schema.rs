@@ -42,6 +42,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(6, "0006_people", oldest_compatible: 6),
     // An older program would ask nobody.
     migration!(7, "0007_approvals", oldest_compatible: 7),
+    // An older program would not see that keys were exchanged, nor that one is destroyed.
+    migration!(8, "0008_keys", oldest_compatible: 8),
 ];
 
 /// The schema this program knows.

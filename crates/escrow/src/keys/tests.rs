@@ -105,7 +105,7 @@ async fn r25_production_begins_with_a_recovery_key_and_a_sandbox_may_do_without(
     let sandbox = open_vault(&folder, DataKind::Sandbox, running(1), None)
         .await
         .unwrap();
-    let refused = sandbox.prove_recovery(&recovery(2)).await.err().unwrap();
+    let refused = sandbox.check_recovery(&recovery(2)).await.err().unwrap();
     assert!(
         matches!(&refused, Error::Keys(KeysError::WrongRecoveryKey { wanted, .. }) if wanted == "none"),
         "{refused}"
@@ -130,7 +130,7 @@ async fn r25_that_the_recovery_key_opened_a_cell_is_on_record() {
     );
 
     let refused = vault
-        .prove_recovery(&recovery(8))
+        .check_recovery(&recovery(8))
         .await
         .err()
         .unwrap()
@@ -145,7 +145,7 @@ async fn r25_that_the_recovery_key_opened_a_cell_is_on_record() {
     );
     assert_eq!(status().await.recovery_opened_at, None);
 
-    vault.prove_recovery(&recovery(2)).await.unwrap();
+    vault.check_recovery(&recovery(2)).await.unwrap();
     assert_eq!(status().await.recovery_opened_at, Some(START));
 }
 
@@ -171,7 +171,7 @@ async fn r25_a_recovery_wrapping_that_opens_no_cell_is_no_proof() {
         })
         .await
         .unwrap();
-    let refused = vault.prove_recovery(&recovery(2)).await.err().unwrap();
+    let refused = vault.check_recovery(&recovery(2)).await.err().unwrap();
     assert!(
         matches!(refused, Error::Keys(KeysError::Damaged("data_keys.sample"))),
         "{refused}"
@@ -213,7 +213,7 @@ async fn r25_a_vault_of_before_gets_the_keys_it_lacks_for_both_recipients() {
     ));
     let vault = open(running(1), None).await.unwrap();
     let made = vault.keyring().checkpoint_keys();
-    vault.prove_recovery(&recovery(2)).await.unwrap();
+    vault.check_recovery(&recovery(2)).await.unwrap();
     vault.close().await;
     let again = open(running(1), None).await.unwrap();
     assert_eq!(again.keyring().checkpoint_keys(), made);

@@ -1,6 +1,6 @@
 //! The lock journal: the second place where the code of every lock is, before its call leaves (R4).
 //!
-//! A text file beside the database, only ever added to; one line a call: version, organisation, call, and a cell that holds the
+//! A text file beside the database, only ever added to, but that lines are sealed anew when keys are exchanged; one line a call: version, organisation, call, and a cell that holds the
 //! rest. Each line is on disk before [`LockJournal::append`] returns. A line that a crash cut off was never followed by a call;
 //! the next one starts afresh. It is read at every start: what a database that was rolled back has forgotten is put back
 //! ([`super::replay`]).
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use activation_lock::device::SerialNumber;
+use seal::{Keyring, Purpose};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -114,21 +115,71 @@ impl LockJournal {
         .map_err(io::Error::other)?
     }
 
+    /// How many lines each key sealed.
+    pub(crate) fn keys(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut counted = std::collections::BTreeMap::<String, u64>::new();
+        for line in text(&self.path)?
+            .lines()
+            .filter(|line| !line.ends_with(CUT_OFF))
+        {
+            if let Some(id) = cell_of(line).and_then(|cell| Keyring::cell_key(&cell).ok()) {
+                *counted.entry(id.to_string()).or_default() += 1;
+            }
+        }
+        Ok(counted.into_iter().collect())
+    }
+
+    /// Seals anew what older keys sealed, and gives how many lines that were. The file is replaced at once, whole or not at all; a
+    /// line that does not open stays as it is.
+    pub(crate) async fn reseal(&self, escrow: &Escrow) -> io::Result<i64> {
+        let (path, open, escrow) = (self.path.clone(), self.open.clone(), escrow.clone());
+        tokio::task::spawn_blocking(move || {
+            // Nobody adds a line meanwhile.
+            let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = text(&path)?;
+            let current = escrow.keyring().key_ids(Purpose::Cells)[0];
+            let mut after = String::with_capacity(before.len());
+            let mut resealed = 0;
+            for line in before.lines() {
+                let older = cell_of(line)
+                    .filter(|cell| Keyring::cell_key(cell).is_ok_and(|id| id != current));
+                match older.and_then(|cell| anew(&escrow, line, &cell)) {
+                    Some(line) => {
+                        resealed += 1;
+                        after.push_str(&line);
+                    }
+                    None => after.push_str(line),
+                }
+                after.push('\n');
+            }
+            if resealed > 0 {
+                let beside = path.with_extension("new");
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&beside)?;
+                file.write_all(after.as_bytes())?;
+                file.sync_all()?;
+                std::fs::rename(&beside, &path)?;
+                if let Some(folder) = path.parent() {
+                    File::open(folder)?.sync_all()?;
+                }
+                *open = None;
+            }
+            Ok(resealed)
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+
     /// Every line, oldest first. No file is no line.
     ///
     /// # Errors
     /// When there is a file that cannot be read.
     pub(crate) fn read(&self, escrow: &Escrow) -> io::Result<Vec<Line>> {
-        let mut text = String::new();
-        match File::open(&self.path) {
-            Ok(mut file) => {
-                let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes)?;
-                text.push_str(&String::from_utf8_lossy(&bytes));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        }
+        let text = text(&self.path)?;
         let finished = text.ends_with('\n');
         let lines: Vec<&str> = text.lines().collect();
         let last = lines.len();
@@ -145,6 +196,34 @@ impl LockJournal {
             })
             .collect())
     }
+}
+
+/// The whole file; empty where there is none.
+fn text(path: &Path) -> io::Result<String> {
+    match File::open(path) {
+        Ok(mut file) => {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn cell_of(line: &str) -> Option<Vec<u8>> {
+    let cell = line.split(' ').nth(3)?;
+    data_encoding::BASE64.decode(cell.as_bytes()).ok()
+}
+
+/// A line with its cell under the current key.
+fn anew(escrow: &Escrow, line: &str, cell: &[u8]) -> Option<String> {
+    let mut parts = line.split(' ').skip(1);
+    let (organisation, call) = (parts.next()?, parts.next()?);
+    let plain = escrow.open_cell(CELL, organisation, call, cell).ok()?;
+    let cell = escrow.seal_cell(CELL, organisation, call, &plain);
+    let cell = data_encoding::BASE64.encode(&cell);
+    Some(format!("{VERSION} {organisation} {call} {cell}"))
 }
 
 fn open_line(escrow: &Escrow, line: &str) -> Option<Record> {

@@ -16,7 +16,7 @@ use crate::sessions::{self, Verdict};
 use crate::{Error, Escrow, Result, audit};
 
 /// The kind of cell that holds the secret of a second factor.
-const SECOND_FACTOR: &str = "second factor";
+pub(crate) const SECOND_FACTOR: &str = "second factor";
 /// What stands for the organisation in such a cell: people belong to none.
 const NOWHERE: &str = "*";
 

@@ -4,6 +4,7 @@
 mod approvals;
 mod audit_trail;
 mod commands;
+mod keys;
 mod locks;
 mod operations;
 mod people;

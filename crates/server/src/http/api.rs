@@ -21,6 +21,7 @@ mod codes;
 mod coverage;
 pub(crate) mod dep_tokens;
 mod devices;
+mod keys;
 mod lock_status;
 mod locks;
 mod mdm;
@@ -88,6 +89,7 @@ routes! {
     approvals: list __path_list, show __path_show, cancel __path_cancel, approve __path_approve, refuse __path_refuse,
         list_policies __path_list_policies, set_policy __path_set_policy, list_emergencies __path_list_emergencies,
         acknowledge __path_acknowledge;
+    keys: show __path_show, rotate __path_rotate, verify __path_verify, destroy __path_destroy;
     me: show __path_show;
 }
 

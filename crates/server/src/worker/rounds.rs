@@ -31,6 +31,7 @@ enum Task {
     SweepEvents,
     /// The counters are compared with what they count.
     SweepCoverage,
+    /// Sessions that ended long ago, and wrong answers of yesterday, are forgotten.
     SweepSessions,
     /// Push certificates and server tokens that end soon are logged.
     WatchCertificates,

@@ -157,7 +157,7 @@ impl Walk {
         if row.get::<Option<String>>("id").ok().flatten().is_none() {
             return Err(found("the row is gone"));
         }
-        let read = AuditRow::from_row(row, escrow.keyring());
+        let read = AuditRow::from_row(row, &escrow.keyring());
         check_intact(read.intact).map_err(&found)?;
         let writer: Option<String> = row
             .get("writer")
@@ -314,7 +314,7 @@ impl Walk {
                 .await?;
             for row in &rows {
                 (id, organisation) = (row.get("id")?, row.get("organisation")?);
-                if let Err(what) = check_intact(AuditRow::from_row(row, escrow.keyring()).intact) {
+                if let Err(what) = check_intact(AuditRow::from_row(row, &escrow.keyring()).intact) {
                     let place = Place::Counter {
                         writer: BEFORE.to_owned(),
                         counter: self.counters.get(BEFORE).map_or(0, |last| *last)
@@ -365,7 +365,7 @@ impl Walk {
                         Bad::new(place.clone(), what)
                             .row(row.get("organisation").ok(), row.get("id").ok())
                     };
-                    let read = AuditRow::from_row(row, escrow.keyring());
+                    let read = AuditRow::from_row(row, &escrow.keyring());
                     if row.get::<u64>("counter").ok() != Some(last + 1) {
                         let what = "the next row of this writer has another number: one is missing, or is there twice";
                         return bad(found(what));

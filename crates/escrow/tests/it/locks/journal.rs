@@ -259,3 +259,31 @@ async fn sql(folder: &Path, text: &str) {
         .unwrap();
     connection.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn r25_an_exchange_of_keys_seals_the_journal_anew_so_that_the_older_key_can_end() {
+    let mut desk = Desk::new().await;
+    desk.lock(SERIAL).await;
+    desk.begin().await;
+    let journal = desk.path().join(JOURNAL);
+    let before = fs::read_to_string(&journal).unwrap();
+    let permit: Permit<escrow::permit::Admin> = desk.permit("keys").await;
+    let keys = desk.escrow.keys();
+    keys.rotate(&permit).await.unwrap();
+    while keys.step().await.unwrap() == escrow::keys::Step::More {}
+    let after = fs::read_to_string(&journal).unwrap();
+    assert!(after != before && after.lines().count() == 1);
+    let mode = fs::metadata(&journal).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let all = keys.status(&permit).await.unwrap().keys;
+    let older = all
+        .iter()
+        .find(|key| key.purpose == seal::Purpose::Cells && key.standing == "older");
+    keys.destroy(&permit, &older.unwrap().id.to_string())
+        .await
+        .unwrap()
+        .unwrap();
+    desk.vault.reopen(|_| ()).await;
+    let state = desk.escrow.locks().journal().await.unwrap();
+    assert_eq!((state.calls, state.missing, state.unreadable), (1, 0, 0));
+}

@@ -273,6 +273,10 @@ const TABLE: &[Row] = &[
         "/v1/emergencies/none/acknowledge",
         &["approve"],
     ),
+    ("GET", "/v1/keys", "/v1/keys", &["admin"]),
+    ("POST", "/v1/keys/rotate", "/v1/keys/rotate", &["admin"]),
+    ("POST", "/v1/keys/verify", "/v1/keys/verify", &["admin"]),
+    ("DELETE", "/v1/keys/{id}", "/v1/keys/none", &["admin"]),
     ("GET", "/v1/me", "/v1/me", &[]),
     ("GET", "/v1/people", "/v1/people", &["admin"]),
     ("POST", "/v1/people", "/v1/people", &["admin"]),
@@ -487,7 +491,8 @@ async fn every_route_lets_in_the_roles_that_it_says_and_no_other() {
             let answer = client.ask(method(name), path, None).await;
             // What concerns all organisations is refused to who has a role in one.
             let is_refused = answer.status == 403;
-            let of_all = matches!(*path, "/v1/organisations") && *name == "POST";
+            let of_all =
+                (*path == "/v1/organisations" && *name == "POST") || path.starts_with("/v1/keys");
             assert_eq!(
                 is_refused,
                 !role.permissions().include(needed) || of_all,
