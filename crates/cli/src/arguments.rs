@@ -7,8 +7,8 @@ use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subc
 
 use crate::{
     apple, approvals, audit, bench, business_api, code, coverage, credentials, db, dep, devices,
-    doctor, init, key, lock, lock_status, locks, mdm, organisations, people, push_certificate,
-    reveal, serve, sign_in, sim, token, unlock, unlocks,
+    doctor, init, key, lock, lock_status, locks, mdm, notices, organisations, people,
+    push_certificate, reveal, serve, sign_in, sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -68,6 +68,7 @@ pub(crate) enum Commands {
     Approvals(approvals::ApprovalsArgs),
     Policies(approvals::PoliciesArgs),
     Emergencies(approvals::EmergenciesArgs),
+    Notices(notices::NoticesArgs),
     People(people::PeopleArgs),
     Token(token::TokenArgs),
     Audit(audit::AuditArgs),
@@ -85,6 +86,7 @@ const OF_A_SERVER: &[&str] = &[
     "approvals",
     "policies",
     "emergencies",
+    "notices",
     "people",
     "devices",
     "reveal",

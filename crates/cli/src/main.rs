@@ -23,6 +23,7 @@ mod lock_status;
 mod locks;
 mod machine;
 mod mdm;
+mod notices;
 mod operation;
 mod organisations;
 mod owner;
@@ -105,6 +106,7 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Approvals(args) => machine::block_on(approvals::run(args, voice)),
         Commands::Policies(args) => machine::block_on(approvals::policies(args, voice)),
         Commands::Emergencies(args) => machine::block_on(approvals::emergencies(args, voice)),
+        Commands::Notices(args) => machine::block_on(notices::run(args, voice)),
         Commands::People(args) => machine::block_on(people::run(args, voice)),
         Commands::Token(args) => machine::block_on(token::run(args, voice)),
     }

@@ -8,11 +8,12 @@
 //! yes is looked at again when it is used. "Another person" is another human being who signed in: never a token, whoever's it is.
 
 use activation_lock::time::Timestamp;
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use crate::audit::Entry;
 use crate::db::{Row, Tx, params};
 use crate::names::names;
+use crate::notices::{self, NoticeKind};
 use crate::people::credentials::themselves;
 use crate::permit::{Actor, Approve, OrganisationId, Permit, Read, Refusal};
 use crate::{Error, Escrow, Result, audit};
@@ -258,6 +259,14 @@ impl Approvals<'_> {
                     .detail("targets", json!(needed.targets))
                     .detail("people", needed.people);
                 audit::record(tx, &escrow, entry).await?;
+                let told = json!({
+                    "approval": id,
+                    "action": needed.action.as_str(),
+                    "targets": needed.targets,
+                    "requested_by": actor.name(),
+                    "reason": reason,
+                });
+                tell(tx, &escrow, &organisation, NoticeKind::ApprovalRequested, told).await?;
                 Ok(id)
             })
             .await
@@ -402,6 +411,18 @@ impl Approvals<'_> {
                     entry = entry.reason(comment);
                 }
                 audit::record(tx, &escrow, entry).await?;
+                if state != State::Asked {
+                    let told = json!({
+                        "approval": id,
+                        "action": approval.action.as_str(),
+                        "targets": approval.targets,
+                        "requested_by": approval.requested_by,
+                        "state": state.as_str(),
+                        "by": confirmed.actor().name(),
+                        "comment": comment,
+                    });
+                    tell(tx, &escrow, organisation, NoticeKind::ApprovalDecided, told).await?;
+                }
                 let decided = load(tx, organisation, &id).await?;
                 Ok(Decided::Counted(decided.ok_or(Error::Corrupt("approvals"))?))
             })
@@ -445,6 +466,21 @@ impl Approvals<'_> {
             .await;
         self.0.audit_refusal(permit, result).await
     }
+}
+
+/// Has people told of what happened.
+pub(crate) async fn tell(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    organisation: &OrganisationId,
+    kind: NoticeKind,
+    told: Json,
+) -> Result<()> {
+    let told = match told {
+        Json::Object(told) => told,
+        _ => Map::new(),
+    };
+    notices::post(tx, escrow, organisation, kind, told).await
 }
 
 /// How many people may approve in an organisation.

@@ -23,6 +23,7 @@ pub mod lock_statuses;
 pub mod locks;
 pub mod meta;
 mod names;
+pub mod notices;
 pub mod operations;
 pub mod organisations;
 pub mod pace;
@@ -105,6 +106,7 @@ struct Shared {
     statuses: Notify,
     listings: Notify,
     rotations: Notify,
+    notices: Notify,
     lock_journal: locks::journal::LockJournal,
     /// How many passwords are hashed at once: each takes 19 MiB and a core.
     hashing: Semaphore,
@@ -228,6 +230,7 @@ impl Escrow {
                 statuses: Notify::new(),
                 listings: Notify::new(),
                 rotations: Notify::new(),
+                notices: Notify::new(),
                 lock_journal,
                 hashing: Semaphore::new(PASSWORDS_AT_ONCE),
                 connections: watch::Sender::new(0),

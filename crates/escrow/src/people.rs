@@ -13,6 +13,7 @@ use seal::TokenHash;
 
 use crate::approvals::{self, Guard, Passed};
 use crate::db::{Row, Tx, params};
+use crate::notices::NoticeKind;
 use crate::permit::{
     Admin, Grants, OrganisationId, Permission, Permit, PrincipalKind, Refusal, Role, Scope,
 };
@@ -366,6 +367,16 @@ impl People<'_> {
                         .detail("given", words(&given))
                         .detail("taken", words(&taken));
                     audit::record(tx, &escrow, passed.mark(entry)).await?;
+                }
+                if opens {
+                    let told = serde_json::json!({
+                        "person": view.name,
+                        "login": view.login,
+                        "roles": words(&given),
+                        "by": confirmed.actor().name(),
+                    });
+                    let place = OrganisationId::new(organisation);
+                    approvals::tell(tx, &escrow, &place, NoticeKind::RoleGranted, told).await?;
                 }
                 Ok(Ok(one(tx, &person).await?.ok_or(Error::Corrupt("people"))?))
             })

@@ -11,6 +11,8 @@ use apple::transport::ExtraAuthorities;
 use escrow::connections::{ConnectionKind, ConnectionView, OpenConnection};
 
 mod http_client;
+
+pub(crate) use http_client::Delivered;
 mod micromdm;
 mod nanomdm;
 mod rate;
@@ -107,6 +109,19 @@ impl Client {
     /// In words, why it was not taken.
     pub(crate) async fn post(&self, address: &str, json: String) -> Result<(), String> {
         http_client::post(&self.http, address, json).await
+    }
+
+    /// Posts JSON with these headers, and gives what was answered.
+    ///
+    /// # Errors
+    /// In words, why there is no answer.
+    pub(crate) async fn deliver(
+        &self,
+        address: &str,
+        headers: &[(&str, &str)],
+        json: String,
+    ) -> Result<Delivered, String> {
+        http_client::deliver(&self.http, address, headers, json).await
     }
 
     fn caller<'a>(&'a self, connection: &'a OpenConnection) -> http_client::Caller<'a> {

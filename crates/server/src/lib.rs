@@ -10,6 +10,7 @@ pub mod connectors;
 pub mod doctor;
 pub(crate) mod http;
 pub mod lifecycle;
+mod notices;
 mod outside;
 mod services;
 mod settings;

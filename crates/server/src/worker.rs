@@ -12,6 +12,7 @@ use crate::lifecycle::Shutdown;
 mod courier;
 pub(crate) mod lists;
 mod locks;
+mod notices;
 mod queue;
 mod record;
 mod rotation;
@@ -50,6 +51,9 @@ pub(crate) async fn run(app: App, shutdown: Shutdown) {
         }),
         keep_up("rotation", clock, &shutdown, || {
             rotation::work(app.clone(), shutdown.clone())
+        }),
+        keep_up("notices", clock, &shutdown, || {
+            notices::work(app.clone(), shutdown.clone())
         }),
         keep_up("record", clock, &shutdown, || {
             record::work(app.clone(), shutdown.clone())

@@ -66,8 +66,10 @@ mod form;
 mod http_client;
 mod journal;
 mod listener;
+pub mod mail;
 pub mod nanomdm;
 mod plists;
+mod receiver;
 pub mod world;
 
 pub use self::{
@@ -83,7 +85,9 @@ pub use self::{
     devices::{Device, DeviceSpec, Kind, SlotOrder, Udid},
     fault::{Fault, Gate},
     journal::{Journal, PATIENCE},
+    mail::{Mail, MailSecurity, MailServer},
     nanomdm::{ApiFault, NanoMdm, NanoMdmOptions, Webhook, WebhookFault},
+    receiver::{Received, WebhookReceiver},
     world::{Story, World, WorldOptions},
 };
 

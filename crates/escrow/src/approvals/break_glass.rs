@@ -3,12 +3,13 @@
 use activation_lock::time::Timestamp;
 
 use crate::db::{Row, Tx, params};
+use crate::notices::NoticeKind;
 use crate::people::credentials::themselves;
 use crate::permit::{Approve, Permission, Permit, Read, Refusal};
 use crate::{Error, Escrow, Result, audit};
 
 use super::policy::Action;
-use super::{Guard, read_targets};
+use super::{Guard, read_targets, tell};
 
 /// One emergency.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +167,9 @@ impl Emergencies<'_> {
                 .await?;
                 let entry = confirmed.entry("break_glass.acknowledge").subject(&id);
                 audit::record(tx, &escrow, entry).await?;
+                let told = serde_json::json!({ "emergency": id, "by": by, "done_by": emergency.name });
+                let organisation = confirmed.organisation();
+                tell(tx, &escrow, organisation, NoticeKind::BreakGlassAcknowledged, told).await?;
                 emergency.acknowledged = Some((now, by.to_owned()));
                 Ok(Acknowledged::Done(emergency))
             })

@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::policy::{self, Action, Policy};
 use super::verdict::{Facts, Use, verdict};
-use super::{Leave, State, Unfit, break_glass, load, quota};
+use super::{Leave, State, Unfit, break_glass, load, quota, tell};
 use crate::audit::{self, Entry};
 use crate::db::{Tx, params};
+use crate::notices::NoticeKind;
 use crate::permit::{OrganisationId, Permission, Permit, PrincipalKind, Refusal, Right, Scope};
 use crate::{Error, Escrow, Result, people};
 
@@ -160,6 +161,14 @@ pub(crate) async fn pass<P: Right>(
                 .detail("targets", guard.written())
                 .detail("break_glass", id.as_str());
             audit::record(tx, escrow, entry).await?;
+            let told = json!({
+                "emergency": id,
+                "action": guard.action.as_str(),
+                "targets": guard.targets,
+                "by": actor.name(),
+                "reason": reason,
+            });
+            tell(tx, escrow, organisation, NoticeKind::BreakGlass, told).await?;
             Ok(Passed::Emergency {
                 id,
                 reason: reason.clone(),

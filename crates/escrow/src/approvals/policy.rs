@@ -6,10 +6,11 @@ use activation_lock::time::DAY;
 
 use crate::db::{Row, Tx, params};
 use crate::names::names;
+use crate::notices::NoticeKind;
 use crate::permit::{Admin, OrganisationId, Permit};
 use crate::{Error, Escrow, Result, audit};
 
-use super::{Guard, pass};
+use super::{Guard, pass, tell};
 
 /// What stands for all organisations.
 pub(super) const EVERYWHERE: &str = "*";
@@ -248,6 +249,13 @@ impl Policies<'_> {
                     let guard = Guard::loosening(action, &new.told());
                     let passed = pass(tx, &escrow, &confirmed, &guard).await?;
                     entry = passed.mark(entry).detail("loosened", true);
+                    let told = serde_json::json!({
+                        "policy": action.as_str(),
+                        "from": old.told(),
+                        "to": new.told(),
+                        "by": confirmed.actor().name(),
+                    });
+                    tell(tx, &escrow, organisation, NoticeKind::PolicyLoosened, told).await?;
                 } else if new.people > 0 {
                     let approvers = super::approvers(tx, organisation).await?;
                     if approvers < u64::from(new.people) {

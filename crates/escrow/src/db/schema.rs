@@ -44,6 +44,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(7, "0007_approvals", oldest_compatible: 7),
     // An older program would not see that keys were exchanged, nor that one is destroyed.
     migration!(8, "0008_keys", oldest_compatible: 8),
+    // An older program would tell nobody.
+    migration!(9, "0009_notices", oldest_compatible: 9),
 ];
 
 /// The schema this program knows.

@@ -7,7 +7,7 @@ use apple::escrow_key_unlock::{self, Answer};
 use apple::redaction;
 use apple::transport::ExtraAuthorities;
 use escrow::connections::OpenConnection;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
 use rustls::{ClientConfig, RootCertStore};
 use url::Url;
@@ -201,6 +201,51 @@ pub(super) async fn post(
             "{address} answered status {}",
             response.status().as_u16()
         )),
+        Err(error) => {
+            let failed = escrow_key_unlock::failed(&error, &[]);
+            Err(shorten(&format!(
+                "{address} did not take it: {}",
+                failed.diagnostic
+            )))
+        }
+    }
+}
+
+/// What a far end said to what was posted.
+pub(crate) struct Delivered {
+    /// The status.
+    pub(crate) status: u16,
+    /// When it wants to be asked again.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// Posts JSON with headers.
+///
+/// # Errors
+/// In words, why there is no answer.
+pub(super) async fn deliver(
+    http: &reqwest::Client,
+    address: &str,
+    headers: &[(&str, &str)],
+    json: String,
+) -> Result<Delivered, String> {
+    let mut request = http.post(address).header(CONTENT_TYPE, "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    match request.body(json).send().await {
+        Ok(response) => {
+            let wait = response
+                .headers()
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok());
+            Ok(Delivered {
+                status: response.status().as_u16(),
+                retry_after: wait
+                    .and_then(|text| text.parse().ok())
+                    .map(Duration::from_secs),
+            })
+        }
         Err(error) => {
             let failed = escrow_key_unlock::failed(&error, &[]);
             Err(shorten(&format!(

@@ -26,6 +26,7 @@ mod lock_status;
 mod locks;
 mod mdm;
 mod me;
+mod notices;
 mod organisations;
 mod people;
 mod push_certificates;
@@ -89,6 +90,7 @@ routes! {
     approvals: list __path_list, show __path_show, cancel __path_cancel, approve __path_approve, refuse __path_refuse,
         list_policies __path_list_policies, set_policy __path_set_policy, list_emergencies __path_list_emergencies,
         acknowledge __path_acknowledge;
+    notices: list __path_list, add __path_add, remove __path_remove, test __path_test, rotate_secret __path_rotate_secret;
     keys: show __path_show, rotate __path_rotate, verify __path_verify, destroy __path_destroy;
     me: show __path_show;
 }

@@ -31,7 +31,7 @@ enum Task {
     SweepEvents,
     /// The counters are compared with what they count.
     SweepCoverage,
-    /// Sessions that ended long ago, and wrong answers of yesterday, are forgotten.
+    /// Sessions that ended long ago, wrong answers of yesterday and old notices are forgotten.
     SweepSessions,
     /// Push certificates and server tokens that end soon are logged.
     WatchCertificates,
@@ -127,6 +127,7 @@ async fn perform(task: Task, app: &App, shutdown: &Shutdown) -> escrow::Result<(
         }
         Task::SweepSessions => {
             app.escrow.sessions().sweep().await?;
+            app.escrow.notices().sweep().await?;
         }
         Task::SweepCoverage => {
             app.escrow.coverage().sweep().await?;

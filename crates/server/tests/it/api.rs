@@ -23,7 +23,7 @@ mod push_certificates;
 mod refusals;
 mod routes;
 mod server_tokens;
-mod sessions;
+pub(crate) mod sessions;
 mod unlocks;
 
 /// Whoever asks with a token.

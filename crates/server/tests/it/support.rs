@@ -69,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) client_timeout: Duration,
     /// Where the audit record goes outside.
     pub(crate) outside: Outside,
+    /// Authorities believed beside the public ones when MDMs and mail servers are reached.
+    pub(crate) mdm_authorities: ExtraAuthorities,
 }
 
 impl Default for Options {
@@ -83,6 +85,7 @@ impl Default for Options {
             pace: 0.0,
             client_timeout: PATIENCE,
             outside: Outside::default(),
+            mdm_authorities: ExtraAuthorities::default(),
         }
     }
 }
@@ -129,6 +132,7 @@ impl Stage {
         settings.pace = Rate::per_second(options.pace);
         settings.client_timeout = options.client_timeout;
         settings.outside = options.outside.clone();
+        settings.mdm_authorities = options.mdm_authorities.clone();
 
         let folder = TempDir::new().unwrap();
         let escrow = open(&folder, &clock).await;

@@ -3,5 +3,6 @@
 mod courier;
 mod enrolment;
 mod locks;
+mod notices;
 mod rounds;
 mod unlocks;

@@ -205,7 +205,7 @@ pub(super) async fn invite(
 }
 
 /// A mail address: what stands in front of an `@` and behind it, without anything that could begin another header.
-fn email(text: &str) -> Result<String, Problem> {
+pub(super) fn email(text: &str) -> Result<String, Problem> {
     let text = text.trim();
     let is_plain = |c: char| c.is_ascii_graphic() && !"<>()[],;:\\\"".contains(c);
     let halves = text.rsplit_once('@');
