@@ -365,6 +365,41 @@ impl Api {
         }
     }
 
+    /// Asks for a file, and hands it on as it comes. Gives the value of a header of the answer.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; when the answer breaks off; or as `take` fails.
+    pub(crate) async fn download(
+        &self,
+        ask: Ask<'_>,
+        header: &str,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<Option<String>, Failure> {
+        let sent = self.send(ask.patiently()).await;
+        let mut response = sent.map_err(|refusal| refusal.failure)?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = whole(response)
+                .await
+                .map_err(|error| self.unreachable(&error).failure)?;
+            return Err(refused(status, &body));
+        }
+        let told = response
+            .headers()
+            .get(header)
+            .and_then(|value| value.to_str().ok());
+        let told = told.map(str::to_owned);
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.unreachable(&error).failure)?
+        {
+            take(&chunk)
+                .map_err(|error| Failure::new(format!("the file cannot be written: {error}")))?;
+        }
+        Ok(told)
+    }
+
     async fn send(&self, ask: Ask<'_>) -> Result<reqwest::Response, Refusal> {
         let mut url = self.base.clone();
         url.path_segments_mut()

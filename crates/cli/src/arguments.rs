@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, approvals, audit, bench, business_api, code, coverage, credentials, db, dep, devices,
-    doctor, init, key, lock, lock_status, locks, mdm, notices, organisations, people,
+    apple, approvals, audit, backup, bench, business_api, code, coverage, credentials, db, dep,
+    devices, doctor, init, key, lock, lock_status, locks, mdm, notices, organisations, people,
     push_certificate, reveal, serve, sign_in, sim, token, unlock, unlocks,
 };
 
@@ -43,6 +43,8 @@ pub(crate) enum Commands {
     Doctor(doctor::DoctorArgs),
     Db(db::DbArgs),
     Key(key::KeyArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
     Code(code::CodeArgs),
     Apple(apple::AppleArgs),
     Bench(bench::BenchArgs),

@@ -5,6 +5,7 @@ mod apple;
 mod approvals;
 mod arguments;
 mod audit;
+mod backup;
 mod bench;
 mod business_api;
 mod code;
@@ -79,6 +80,8 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Doctor(args) => machine::block_on(doctor::run(args, voice)),
         Commands::Db(args) => machine::block_on(db::run(args, voice)),
         Commands::Key(args) => machine::block_on(key::run(args, voice)),
+        Commands::Backup(args) => machine::block_on(backup::run(args, voice)),
+        Commands::Restore(args) => machine::block_on(backup::restore(args, voice)),
         Commands::Bench(args) => machine::block_on_all_cores(bench::run(args, voice)),
         Commands::Apple(args) => machine::block_on(apple::run(args, voice)),
         Commands::Code(args) => code::run(args, voice),

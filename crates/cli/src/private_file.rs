@@ -49,10 +49,33 @@ pub(crate) fn create(path: &Path) -> Result<PrivateFile, Failure> {
     })
 }
 
+impl io::Write for PrivateFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 impl PrivateFile {
     /// Leaves it where it is.
     pub(crate) fn keep(mut self) {
         self.kept = true;
+    }
+
+    /// Has what was written on disk, and the file's name too.
+    ///
+    /// # Errors
+    /// When that cannot be had.
+    pub(crate) fn sync(&self) -> Result<(), Failure> {
+        sync(&self.file, &self.path).map_err(|error| {
+            Failure::new(format!(
+                "it is not certain that {} is on disk: {error}",
+                self.path.display()
+            ))
+        })
     }
 
     /// Writes a line, and does not come back before it is on disk.

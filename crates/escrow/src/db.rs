@@ -43,6 +43,7 @@ pub use self::fault::{Fault, OpenError};
 pub(crate) use self::folder::Folder;
 use self::ids::Ids;
 use self::lane::{Job, Message, Settled};
+pub(crate) use self::schema::program_version;
 pub(crate) use self::value::{Row, Value, params};
 use crate::Result;
 use crate::clock::Clock;
@@ -139,6 +140,12 @@ impl Db {
         let status = schema::status(&mut connection).await;
         engine::close(connection).await;
         status.map(Some)
+    }
+
+    /// Writes what the database holds at one moment into a new file that only its owner may read, while everything goes on.
+    pub(crate) async fn copy_to(&self, path: &Path) -> std::result::Result<(), Fault> {
+        folder::private_file(path).map_err(|error| Fault::Engine(error.to_string()))?;
+        engine::copy(&self.0.folder, path).await
     }
 
     /// The data folder.

@@ -1,6 +1,7 @@
 //! The data keys of a database: made with it, stored wrapped for the running key and the recovery key (R25), opened at
 //! start, exchanged while it is in use ([`rotation`]), looked after ([`care`]).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use seal::{
@@ -10,11 +11,14 @@ use seal::{
 use thiserror::Error;
 
 pub use self::care::{DestroyProblem, KeyStatus, KeyView, Verified};
+pub(crate) use self::rotation::recovery_public;
 use self::rotation::standing_of;
 pub use self::rotation::{Rotation, Step};
 
 use crate::audit::{self, Entry};
+use crate::clock::Clock;
 use crate::db::{Db, Fault, Row, Tx, params};
+use crate::meta::DataKind;
 use crate::permit::{Actor, OrganisationId, Permissions};
 use crate::{Error, Escrow};
 
@@ -402,6 +406,59 @@ async fn rewrap(
     .await
 }
 
+/// Wraps the data keys of a restored vault for a new running key, by the recovery key of its time. Those for the running key of before
+/// are taken away.
+pub(crate) async fn adopt(
+    folder: &Path,
+    recovery: &RecoveryKey,
+    new: &Arc<KeyEncryptionKey>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> crate::Result<()> {
+    let db = Db::open(crate::db::Opening {
+        folder,
+        kind: DataKind::Production,
+        clock,
+        random: random.clone(),
+    })
+    .await?;
+    let done = take_over(&db, recovery, new, random).await;
+    db.close().await;
+    done
+}
+
+async fn take_over(
+    db: &Db,
+    recovery: &RecoveryKey,
+    new: &Arc<KeyEncryptionKey>,
+    random: Arc<dyn Random>,
+) -> crate::Result<()> {
+    let keys = db.read(stored).await?;
+    let mut wrappings = Vec::with_capacity(keys.len());
+    for (data_key, _) in opened_by_recovery(&keys, recovery)? {
+        wrappings.push((data_key.id(), new.wrap(&data_key, &random)));
+    }
+    db.write("keys.adopt", async move |tx| {
+        for key in &keys {
+            for old in key.for_kind(RecipientKind::Running) {
+                tx.execute(
+                    "DELETE FROM key_wrappings WHERE data_key = $1 AND recipient = $2",
+                    params![key.id.to_string(), old.recipient.to_string()],
+                )
+                .await?;
+            }
+        }
+        for (id, wrapping) in &wrappings {
+            insert_wrapping(tx, *id, wrapping).await?;
+        }
+        let now = tx.now();
+        tx.execute("UPDATE meta SET recovery_opened_at = $1", params![now])
+            .await?;
+        Ok(())
+    })
+    .await
+}
+
 /// The verbs on keys. See [`Escrow::keys`].
 pub struct Keys<'a>(&'a Escrow);
 
@@ -450,7 +507,10 @@ impl Escrow {
     }
 }
 
-fn open_sample(keys: &[Stored], recovery: &RecoveryKey) -> Result<(), KeysError> {
+fn opened_by_recovery(
+    keys: &[Stored],
+    recovery: &RecoveryKey,
+) -> Result<Vec<(DataKey, Standing)>, KeysError> {
     let recipient = recovery.public().recipient();
     let mut opened = Vec::with_capacity(keys.len());
     for key in keys {
@@ -467,7 +527,11 @@ fn open_sample(keys: &[Stored], recovery: &RecoveryKey) -> Result<(), KeysError>
             key.standing,
         ));
     }
-    let keyring = Keyring::new(opened)?;
+    Ok(opened)
+}
+
+fn open_sample(keys: &[Stored], recovery: &RecoveryKey) -> Result<(), KeysError> {
+    let keyring = Keyring::new(opened_by_recovery(keys, recovery)?)?;
     let sealing = keys
         .iter()
         .find(|key| key.purpose == Purpose::Cells && key.standing == Standing::Current)

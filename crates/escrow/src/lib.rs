@@ -7,6 +7,7 @@
 
 pub mod approvals;
 pub mod audit;
+pub mod backups;
 pub mod business_apis;
 pub mod clock;
 pub mod codes;

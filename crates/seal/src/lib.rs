@@ -33,6 +33,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod archive;
 mod armour;
 mod checkpoint;
 mod data_key;
@@ -48,6 +49,7 @@ mod secrets_are_mute;
 mod token_hash;
 mod totp;
 
+pub use crate::archive::{ArchiveReader, ArchiveWriter};
 pub use crate::armour::KeyTextError;
 pub use crate::checkpoint::CheckpointPublicKey;
 pub use crate::data_key::{DataKey, Purpose, Recipient, RecipientKind, UnwrapError, Wrapping};
@@ -59,7 +61,7 @@ pub use crate::keyring::{
 pub use crate::link::Link;
 pub use crate::password::{Password, PasswordError, PasswordHash};
 pub use crate::recovery_key::{RecoveryKey, RecoveryPublicKey};
-pub use crate::token_hash::{TokenHash, digest_of};
+pub use crate::token_hash::{Digest, TokenHash, digest_of};
 pub use crate::totp::TotpSecret;
 
 /// Where random bytes come from. The server makes the one real implementation; a test gives a seeded one.

@@ -1,6 +1,6 @@
 //! How a bearer token is stored: by its hash alone.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{self, SHA256, digest};
 use data_encoding::HEXLOWER;
 use subtle::{Choice, ConstantTimeEq};
 
@@ -39,6 +39,32 @@ impl TokenHash {
 impl ConstantTimeEq for TokenHash {
     fn ct_eq(&self, other: &Self) -> Choice {
         self.0.ct_eq(&other.0)
+    }
+}
+
+/// SHA-256 of what comes piece by piece, and is no secret.
+pub struct Digest(digest::Context);
+
+impl Digest {
+    /// Of nothing yet.
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "there is nothing that a default would say"
+    )]
+    pub fn new() -> Self {
+        Self(digest::Context::new(&SHA256))
+    }
+
+    /// And of this.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// 64 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn hex(self) -> String {
+        HEXLOWER.encode(self.0.finish().as_ref())
     }
 }
 

@@ -6,6 +6,7 @@ mod apple_lock_status;
 mod apple_unlock;
 mod approvals;
 mod audit;
+mod backups;
 mod code;
 mod durable;
 mod help;

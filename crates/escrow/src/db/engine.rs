@@ -41,6 +41,19 @@ pub(super) async fn connect_reader(folder: &Path) -> Result<SqliteConnection, Fa
     Ok(options(folder).pragma("query_only", "ON").connect().await?)
 }
 
+/// Writes what the database holds at one moment into another file, which is there and empty, while others go on writing.
+pub(super) async fn copy(folder: &Path, to: &Path) -> Result<(), Fault> {
+    let mut connection = options(folder).connect().await?;
+    let to = to.to_string_lossy().into_owned();
+    let done = sqlx::query("VACUUM INTO $1")
+        .bind(to)
+        .execute(&mut connection)
+        .await;
+    close(connection).await;
+    done?;
+    Ok(())
+}
+
 /// Closes a connection. What it could not flush stays in the write-ahead log, where the next opening finds it.
 pub(super) async fn close(connection: SqliteConnection) {
     if let Err(error) = connection.close().await {

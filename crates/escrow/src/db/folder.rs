@@ -71,7 +71,7 @@ impl Folder {
 }
 
 /// Opens a file for reading and writing, made for its owner alone when it is not there.
-fn private_file(path: &Path) -> Result<File, OpenError> {
+pub(super) fn private_file(path: &Path) -> Result<File, OpenError> {
     OpenOptions::new()
         .read(true)
         .write(true)

@@ -426,7 +426,7 @@ impl Made {
 }
 
 /// The public half of the recovery key, if the vault has one.
-pub(super) async fn recovery_public(tx: &mut Tx<'_>) -> Result<Option<RecoveryPublicKey>> {
+pub(crate) async fn recovery_public(tx: &mut Tx<'_>) -> Result<Option<RecoveryPublicKey>> {
     let meta = tx
         .fetch_one("SELECT recovery_public FROM meta", params![])
         .await?;

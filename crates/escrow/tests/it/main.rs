@@ -3,6 +3,7 @@
 
 mod approvals;
 mod audit_trail;
+mod backups;
 mod commands;
 mod keys;
 mod locks;

@@ -15,6 +15,7 @@ use crate::http::problem::Document;
 
 mod approvals;
 mod audit;
+mod backups;
 mod business_api;
 mod bypass_codes;
 mod codes;
@@ -91,6 +92,7 @@ routes! {
         list_policies __path_list_policies, set_policy __path_set_policy, list_emergencies __path_list_emergencies,
         acknowledge __path_acknowledge;
     notices: list __path_list, add __path_add, remove __path_remove, test __path_test, rotate_secret __path_rotate_secret;
+    backups: list __path_list, make __path_make, forget __path_forget;
     keys: show __path_show, rotate __path_rotate, verify __path_verify, destroy __path_destroy;
     me: show __path_show;
 }

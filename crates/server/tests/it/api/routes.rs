@@ -303,6 +303,9 @@ const TABLE: &[Row] = &[
         "/v1/notice-channels/none/rotate-secret",
         &["admin"],
     ),
+    ("GET", "/v1/backups", "/v1/backups", &["admin"]),
+    ("POST", "/v1/backups", "/v1/backups", &["admin"]),
+    ("DELETE", "/v1/backups/{id}", "/v1/backups/none", &["admin"]),
     ("GET", "/v1/keys", "/v1/keys", &["admin"]),
     ("POST", "/v1/keys/rotate", "/v1/keys/rotate", &["admin"]),
     ("POST", "/v1/keys/verify", "/v1/keys/verify", &["admin"]),
@@ -521,8 +524,9 @@ async fn every_route_lets_in_the_roles_that_it_says_and_no_other() {
             let answer = client.ask(method(name), path, None).await;
             // What concerns all organisations is refused to who has a role in one.
             let is_refused = answer.status == 403;
-            let of_all =
-                (*path == "/v1/organisations" && *name == "POST") || path.starts_with("/v1/keys");
+            let of_all = (*path == "/v1/organisations" && *name == "POST")
+                || path.starts_with("/v1/keys")
+                || path.starts_with("/v1/backups");
             assert_eq!(
                 is_refused,
                 !role.permissions().include(needed) || of_all,
