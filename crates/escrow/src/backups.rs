@@ -275,8 +275,12 @@ impl Backups<'_> {
             .db
             .write("backups.end", async move |tx| {
                 tx.execute(
-                    "UPDATE backups SET digest = $2 WHERE id = $1",
-                    params![backup.id.as_str(), backup.digest.as_str()],
+                    "UPDATE backups SET digest = $2, keys = $3 WHERE id = $1",
+                    params![
+                        backup.id.as_str(),
+                        backup.digest.as_str(),
+                        backup.data_keys.join(" ")
+                    ],
                 )
                 .await?;
                 let entry = confirmed

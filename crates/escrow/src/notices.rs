@@ -527,7 +527,22 @@ impl Notices<'_> {
                 )
                 .await?;
                 let attempts: i64 = row.get("attempts")?;
-                delivery(tx, &escrow, organisation, notice, &channel, attempts + 1).await.map(Ok)
+                let made = delivery(tx, &escrow, &organisation, &notice, &channel, attempts + 1).await;
+                match made {
+                    Ok(delivery) => Ok(Ok(delivery)),
+                    Err(Error::Database(fault)) => Err(fault.into()),
+                    // It must not stand in the way of all others.
+                    Err(error) => {
+                        tracing::error!(%error, channel, "a notice cannot be sent, and is given up");
+                        tx.execute(
+                            "UPDATE notice_deliveries SET state = 'given_up', failure = $4, ended_at = $5 \
+                             WHERE organisation = $1 AND notice = $2 AND channel = $3",
+                            params![organisation, notice, channel, error.to_string(), now],
+                        )
+                        .await?;
+                        Ok(Err(Some(now)))
+                    }
+                }
             })
             .await
     }
@@ -628,15 +643,15 @@ fn pause(attempts: i64, jitter: u8) -> Duration {
 async fn delivery(
     tx: &mut Tx<'_>,
     escrow: &Escrow,
-    organisation: String,
-    notice: String,
+    organisation: &str,
+    notice: &str,
     channel: &str,
     attempts: i64,
 ) -> Result<Delivery> {
     let row = tx
         .fetch_one(
             "SELECT kind, text, created_at FROM notices WHERE organisation = $1 AND id = $2",
-            params![organisation.as_str(), notice.as_str()],
+            params![organisation, notice],
         )
         .await?;
     let kind: String = row.get("kind")?;
@@ -663,7 +678,7 @@ async fn delivery(
     if channel.kind == ChannelKind::Mail {
         for word in channel.address.split_whitespace() {
             if word == "approvers" {
-                recipients.extend(approvers(tx, &organisation).await?);
+                recipients.extend(approvers(tx, organisation).await?);
             } else {
                 recipients.push(word.to_owned());
             }
@@ -674,12 +689,12 @@ async fn delivery(
     Ok(Delivery {
         kind: NoticeKind::from_name(&kind).ok_or(Error::Corrupt("notices.kind"))?,
         text: serde_json::from_str(&text).map_err(|_| Error::Corrupt("notices.text"))?,
-        notice,
+        notice: notice.to_owned(),
         created_at,
         channel,
         recipients,
         secrets,
-        organisation,
+        organisation: organisation.to_owned(),
         attempts,
         began_at: tx.now(),
     })

@@ -239,6 +239,9 @@ pub enum Refusal {
         if .0.people == 1 { "another person" } else { "two other people" }
     )]
     ApprovalNeeded(Box<Needed>),
+    /// It takes nobody else, and others were to be asked.
+    #[error("that takes nobody else's approval: do it without asking for one")]
+    NotNeeded,
     /// It takes other people, who were asked.
     #[error("approval {approval} was asked for; nothing is done before others say yes")]
     Asked {
@@ -294,6 +297,7 @@ impl Refusal {
             Self::Unfinished { .. } => "unfinished",
             Self::NotAPerson { .. } => "not_a_person",
             Self::ApprovalNeeded(_) => "approval_needed",
+            Self::NotNeeded => "approval_not_needed",
             Self::Asked { .. } => "asked",
             Self::Unfit { .. } => "approval_unfit",
             Self::Quota { .. } => "quota",
@@ -424,9 +428,19 @@ impl Escrow {
         if let Err(Error::Refused(Refusal::ApprovalNeeded(needed))) = &result
             && let Leave::Asking(reason) = permit.actor.leave()
         {
-            let approval = self.approvals().ask(&permit.actor, needed, reason).await?;
-            return Err(Error::Refused(Refusal::Asked { approval }));
+            return match self.approvals().ask(&permit.actor, needed, reason).await {
+                Ok(approval) => Err(Error::Refused(Refusal::Asked { approval })),
+                Err(error) => self.record_refusal(permit, Err(error)).await,
+            };
         }
+        self.record_refusal(permit, result).await
+    }
+
+    async fn record_refusal<P: Right, T>(
+        &self,
+        permit: &Permit<P>,
+        result: Result<T>,
+    ) -> Result<T> {
         if let Err(Error::Refused(refusal)) = &result {
             let escrow = self.clone();
             let permit = permit.clone();

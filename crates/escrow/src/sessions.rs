@@ -223,7 +223,11 @@ impl Sessions<'_> {
             .0
             .db
             .write("sessions.begin", async move |tx| {
-                let Some(known) = &known else { return Ok(Err(false)) };
+                let Some(known) = &known else {
+                    // As much is written as for a name that is somebody's, so that nobody can tell them apart by the time it takes.
+                    throttle::touch(tx, &tried).await?;
+                    return Ok(Err(false));
+                };
                 // What was compared must still be so.
                 let now = tx.now();
                 let fresh = Known::by_id(tx, &known.id).await?;

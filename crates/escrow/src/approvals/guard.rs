@@ -146,6 +146,10 @@ pub(crate) async fn pass<P: Right>(
     }
     let policy = policy::governing(tx, organisation, &guard.governed_by).await?;
     if policy.people == 0 {
+        // Who asks others expects that nothing is done.
+        if matches!(actor.leave(), Leave::Asking(_)) {
+            return Err(Error::Refused(Refusal::NotNeeded));
+        }
         quota::take(tx, actor, organisation, guard.action).await?;
         return Ok(Passed::Free);
     }

@@ -183,6 +183,11 @@ impl Keys<'_> {
         let Some(at) = self.0.db.read(under_way).await? else {
             return Ok(Step::Idle);
         };
+        // A process that does not seal with the newest key would take everything for done.
+        let newest = self.0.db.read(current_for_cells).await?;
+        if self.0.keyring().key_ids(Purpose::Cells)[0].to_string() != newest {
+            self.reload().await?;
+        }
         let journal = CODES + 1 + others().count() as i64;
         // Outside of the transaction, for it is a file: done again after a crash, it finds nothing to do.
         let in_journal = match at.stage == journal {
@@ -229,6 +234,17 @@ impl Keys<'_> {
             })
             .await
     }
+}
+
+/// The key that cells are to be sealed with.
+async fn current_for_cells(tx: &mut Tx<'_>) -> Result<String> {
+    let row = tx
+        .fetch_one(
+            "SELECT id FROM data_keys WHERE purpose = 'cells' AND standing = 'current'",
+            params![],
+        )
+        .await?;
+    row.get("id")
 }
 
 /// Sealed columns that have nothing but themselves to be made anew.

@@ -129,6 +129,16 @@ pub(super) async fn was_right(tx: &mut Tx<'_>, counted: &[Counted<'_>]) -> Resul
     Ok(())
 }
 
+/// Writes what is there anyway.
+pub(super) async fn touch(tx: &mut Tx<'_>, login: &str) -> Result<()> {
+    tx.execute(
+        "UPDATE sign_in_failures SET failures = failures WHERE mark = $1",
+        params![Counted::Account(login).mark()],
+    )
+    .await?;
+    Ok(())
+}
+
 impl Escrow {
     /// Forgets wrong answers of long ago.
     pub(super) async fn forget_failures(&self) -> Result<()> {

@@ -363,10 +363,12 @@ async fn another_person_is_another_human_being_and_never_a_token() {
         needed(shop.reveal_as(&token, SERIAL, Leave::Plain).await),
         Action::Reveal
     );
+    let before = shop.told("refused").await;
     let asked = shop
         .reveal_as(&token, SERIAL, Leave::Asking("because".to_owned()))
         .await;
     assert!(matches!(refusal(asked), Refusal::NotAPerson { .. }));
+    assert_eq!(shop.told("refused").await, before + 1, "that is on record");
 }
 
 #[tokio::test]
@@ -555,6 +557,14 @@ async fn two_uses_at_once_are_one() {
         panic!("it is asked for")
     };
     shop.decide(&shop.max, &approval, true).await.unwrap();
+    let unasked = shop
+        .reveal_as(&desk, SERIAL, Leave::Asking("needs none".to_owned()))
+        .await;
+    assert_eq!(
+        refusal(unasked),
+        Refusal::NotNeeded,
+        "who asks expects that nothing is done"
+    );
     // An approval of an unlock is none of a reveal.
     let other = shop
         .reveal_as(&desk, SERIAL, Leave::Under(approval.clone()))

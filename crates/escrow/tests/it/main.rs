@@ -7,6 +7,7 @@ mod backups;
 mod commands;
 mod keys;
 mod locks;
+mod notices;
 mod operations;
 mod people;
 mod principals;

@@ -248,6 +248,13 @@ impl From<escrow::Error> for Problem {
                 "Send the same request with the header `Lockwarden-Ask-Approval: REASON` (percent-encoded) to ask for it, and with \
                  `Lockwarden-Approval: ID` once it is given.",
             ),
+            escrow::Error::Refused(refusal @ Refusal::NotNeeded) => Self::new(
+                StatusCode::CONFLICT,
+                "approval-not-needed",
+                "That takes nobody else",
+                sentence(&refusal.to_string()),
+            )
+            .hint("Send it without `Lockwarden-Ask-Approval`. Nothing was done."),
             escrow::Error::Refused(Refusal::Asked { approval }) => Self::asked(approval),
             escrow::Error::Refused(refusal @ Refusal::Unfit { .. }) => Self::new(
                 StatusCode::CONFLICT,
