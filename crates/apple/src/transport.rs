@@ -158,6 +158,11 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// The host it names: what may be shown of an address whose path is itself a secret.
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default()
+    }
+
     pub(crate) fn url(&self) -> Url {
         self.0.clone()
     }

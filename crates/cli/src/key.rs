@@ -42,7 +42,7 @@ enum KeyCommand {
     Rewrap(RewrapArgs),
     /// Make a new running key
     Generate(GenerateArgs),
-    /// Have a program wrap a running key, to be unwrapped by it at each start ([keys] key_command)
+    /// Have a program wrap a running key, to be unwrapped by it at each start (key_command in the section `keys`)
     Wrap(WrapArgs),
 }
 

@@ -1,6 +1,6 @@
 //! Approvals: what one person may do only when another says yes.
 //!
-//! A guarded verb says in its own transaction what it is about to do ([`Guard`]) and asks [`pass`]. Where a policy asks for other
+//! A guarded verb says in its own transaction what it is about to do (`Guard`) and asks `pass`. Where a policy asks for other
 //! people, that wants one of three things of the request, its [`Leave`]: an approval, which is then used up; that it be asked for,
 //! which puts exactly this action on exactly these targets before others; or an emergency, which is loud.
 //!

@@ -3,9 +3,7 @@
 //!
 //! A notice holds no code and no secret: it says who wants or did what, to which device, and where to look.
 
-use std::time::Duration;
-
-use activation_lock::time::{DAY, Timestamp};
+use activation_lock::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use zeroize::Zeroizing;
@@ -15,19 +13,18 @@ use crate::names::names;
 use crate::permit::{Admin, OrganisationId, Permission, Permit, Refusal};
 use crate::{Error, Escrow, Result, audit};
 
+mod delivery;
+
+pub use self::delivery::{Delivery, Taken};
+
 /// The kind of cell that holds what a channel signs or signs in with.
 pub(crate) const CHANNEL_SECRET: &str = "notice channel secret";
 /// The same for the one before, which still counts.
 pub(crate) const PREVIOUS_CHANNEL_SECRET: &str = "previous notice channel secret";
+/// The kind of cell that holds a webhook's whole address: with many services its path is what lets one in.
+pub(crate) const CHANNEL_TARGET: &str = "notice channel address";
 /// What stands for all organisations.
 const EVERYWHERE: &str = "*";
-/// A delivery that was begun is another's after that.
-const LEASE: Duration = Duration::from_secs(120);
-/// Between two tries: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// After that a delivery is given up.
-const GIVEN_UP_AFTER: u32 = 3;
 /// Bytes of a webhook's secret that is made here.
 const SECRET_BYTES: usize = 32;
 /// What such a secret begins with (Standard Webhooks).
@@ -91,7 +88,12 @@ pub struct NewChannel {
 /// Where a new channel goes.
 pub enum NewAddress {
     /// An address that is posted to. Its secret is made here.
-    Webhook(String),
+    Webhook {
+        /// The whole of it, which is kept sealed.
+        url: String,
+        /// As much of it as may be shown: the host.
+        shown: String,
+    },
     /// Mail addresses, separated by spaces; `approvers` are those who may approve where it happened.
     Mail {
         /// To whom.
@@ -114,7 +116,7 @@ pub struct ChannelView {
     pub kind: ChannelKind,
     /// What it is called.
     pub name: String,
-    /// The webhook's address, or the mail addresses.
+    /// The webhook's host, or the mail addresses.
     pub address: String,
     /// The mail server.
     pub server: Option<MailServer>,
@@ -150,38 +152,6 @@ impl ChannelView {
     }
 }
 
-/// A delivery that this process makes now.
-pub struct Delivery {
-    /// The notice, which is the same however often it is sent.
-    pub notice: String,
-    /// What it tells of.
-    pub kind: NoticeKind,
-    /// When that was.
-    pub created_at: Timestamp,
-    /// What it says, a JSON object.
-    pub text: Json,
-    /// Where it goes.
-    pub channel: ChannelView,
-    /// To whom a mail goes.
-    pub recipients: Vec<String>,
-    /// What the channel signs or signs in with: the one of now first.
-    pub secrets: Vec<Zeroizing<String>>,
-    organisation: String,
-    attempts: i64,
-    began_at: Timestamp,
-}
-
-/// What a far end said to a delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// It was taken.
-    Yes,
-    /// Not now: in words, why; and when to try again, if it said so.
-    Later(String, Option<Duration>),
-    /// Never.
-    Never(String),
-}
-
 /// Puts a notice on record, in the transaction of what it tells of.
 pub(crate) async fn post(
     tx: &mut Tx<'_>,
@@ -193,15 +163,11 @@ pub(crate) async fn post(
     let (id, now) = (tx.new_id().to_string(), tx.now());
     let channels = tx
         .fetch_all(
-            "SELECT id FROM notice_channels WHERE (organisation = $1 OR organisation = '*') AND removed_at IS NULL",
+            "SELECT id, kind, address FROM notice_channels WHERE (organisation = $1 OR organisation = '*') AND removed_at IS NULL",
             params![organisation.as_str()],
         )
         .await?;
-    let mut ids = Vec::with_capacity(channels.len());
-    for channel in &channels {
-        ids.push(channel.get::<String>("id")?);
-    }
-    insert(tx, organisation.as_str(), &id, kind, told, &ids, now).await?;
+    insert(tx, organisation.as_str(), &id, kind, told, &channels, now).await?;
     escrow.shared.notices.notify_one();
     Ok(())
 }
@@ -212,7 +178,7 @@ async fn insert(
     id: &str,
     kind: NoticeKind,
     told: Map<String, Json>,
-    channels: &[String],
+    channels: &[Row],
     now: Timestamp,
 ) -> Result<()> {
     let name = tx
@@ -230,15 +196,42 @@ async fn insert(
         params![organisation, id, kind.as_str(), Json::Object(text).to_string(), now],
     )
     .await?;
-    for channel in channels {
-        tx.execute(
-            "INSERT INTO notice_deliveries (organisation, notice, channel, state, attempts, due_at) \
-             VALUES ($1, $2, $3, 'queued', 0, $4)",
-            params![organisation, id, channel.as_str(), now],
-        )
-        .await?;
+    for row in channels {
+        let (channel, address): (String, String) = (row.get("id")?, row.get("address")?);
+        let is_mail = row.get::<String>("kind")? == ChannelKind::Mail.as_str();
+        let recipients = match is_mail {
+            true => recipients(tx, organisation, &address).await?,
+            false => vec![String::new()],
+        };
+        // Each by itself: one that is refused keeps it from nobody else.
+        for recipient in recipients {
+            tx.execute(
+                "INSERT INTO notice_deliveries (organisation, notice, channel, recipient, state, attempts, due_at) \
+                 VALUES ($1, $2, $3, $4, 'queued', 0, $5)",
+                params![organisation, id, channel.as_str(), recipient, now],
+            )
+            .await?;
+        }
     }
     Ok(())
+}
+
+/// To whom a mail goes that is to be told of what happened there; an empty one when that is nobody, so that it is seen.
+async fn recipients(tx: &mut Tx<'_>, organisation: &str, address: &str) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for word in address.split_whitespace() {
+        if word == "approvers" {
+            all.extend(approvers(tx, organisation).await?);
+        } else {
+            all.push(word.to_owned());
+        }
+    }
+    all.sort();
+    all.dedup();
+    if all.is_empty() {
+        all.push(String::new());
+    }
+    Ok(all)
 }
 
 /// The verbs on notices and their channels. See [`Escrow::notices`].
@@ -255,7 +248,7 @@ impl Escrow {
 macro_rules! select_channels {
     ($rest:literal) => {
         concat!(
-            "SELECT organisation, id, kind, name, address, mail, secret, previous, created_at, sent_at, failing_since, failure ",
+            "SELECT organisation, id, kind, name, address, target, mail, secret, previous, created_at, sent_at, failing_since, failure ",
             "FROM notice_channels ",
             $rest
         )
@@ -272,13 +265,17 @@ impl Notices<'_> {
         permit: &Permit<Admin>,
         new: NewChannel,
     ) -> Result<(ChannelView, Option<Zeroizing<String>>)> {
-        let (kind, address, mail, secret) = match new.address {
-            NewAddress::Webhook(address) => (
-                ChannelKind::Webhook,
-                address,
-                None,
-                Some(self.webhook_secret()),
-            ),
+        let (kind, address, target, mail, secret) = match new.address {
+            NewAddress::Webhook { url, shown } => {
+                let secret = Some(self.webhook_secret());
+                (
+                    ChannelKind::Webhook,
+                    shown,
+                    Some(Zeroizing::new(url)),
+                    None,
+                    secret,
+                )
+            }
             NewAddress::Mail {
                 to,
                 server,
@@ -286,7 +283,7 @@ impl Notices<'_> {
             } => {
                 let server =
                     serde_json::to_string(&server).map_err(|_| Error::Corrupt("mail server"))?;
-                (ChannelKind::Mail, to, Some(server), password)
+                (ChannelKind::Mail, to, None, Some(server), password)
             }
         };
         let shown = secret.clone().filter(|_| kind == ChannelKind::Webhook);
@@ -298,18 +295,21 @@ impl Notices<'_> {
                 confirmed.confirm(tx).await?;
                 let organisation = place(&confirmed, new.everywhere)?;
                 let (id, now) = (tx.new_id().to_string(), tx.now());
-                let cell = secret
-                    .as_ref()
-                    .map(|secret| escrow.seal_cell(CHANNEL_SECRET, &organisation, &id, secret.as_bytes()));
+                let sealed = |kind, text: &Option<Zeroizing<String>>| {
+                    let text = text.as_ref();
+                    text.map(|text| escrow.seal_cell(kind, &organisation, &id, text.as_bytes()))
+                };
+                let (cell, target) = (sealed(CHANNEL_SECRET, &secret), sealed(CHANNEL_TARGET, &target));
                 tx.execute(
-                    "INSERT INTO notice_channels (organisation, id, kind, name, address, mail, secret, created_at, created_by) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                    "INSERT INTO notice_channels (organisation, id, kind, name, address, target, mail, secret, created_at, created_by) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
                     params![
                         organisation.as_str(),
                         id.as_str(),
                         kind.as_str(),
                         new.name.as_str(),
                         address.as_str(),
+                        target,
                         mail.as_deref(),
                         cell,
                         now,
@@ -379,7 +379,7 @@ impl Notices<'_> {
                 };
                 let now = tx.now();
                 tx.execute(
-                    "UPDATE notice_channels SET removed_at = $3, secret = NULL, previous = NULL WHERE organisation = $1 AND id = $2",
+                    "UPDATE notice_channels SET removed_at = $3, target = NULL, secret = NULL, previous = NULL WHERE organisation = $1 AND id = $2",
                     params![organisation, id.as_str(), now],
                 )
                 .await?;
@@ -467,13 +467,19 @@ impl Notices<'_> {
                 let mut told = Map::new();
                 told.insert("by".to_owned(), json!(confirmed.actor().name()));
                 let organisation = confirmed.organisation().as_str();
+                let channel = tx
+                    .fetch_all(
+                        "SELECT id, kind, address FROM notice_channels WHERE id = $1",
+                        params![id.as_str()],
+                    )
+                    .await?;
                 insert(
                     tx,
                     organisation,
                     &notice,
                     NoticeKind::Test,
                     told,
-                    std::slice::from_ref(&id),
+                    &channel,
                     now,
                 )
                 .await?;
@@ -488,223 +494,6 @@ impl Notices<'_> {
             })
             .await;
         self.0.audit_refusal(permit, result).await
-    }
-
-    /// Waits until something may have to be sent. A wake-up that came since the last wait counts.
-    pub async fn woken(&self) {
-        self.0.shared.notices.notified().await;
-    }
-
-    /// Takes a delivery that is due, for two minutes; or tells when the next one is.
-    ///
-    /// # Errors
-    /// When the database fails, or a channel's secret does not open.
-    pub async fn claim(&self) -> Result<Result<Delivery, Option<Timestamp>>> {
-        let escrow = self.0.clone();
-        self.0
-            .db
-            .write("notices.claim", async move |tx| {
-                let now = tx.now();
-                let row = tx
-                    .fetch_optional(
-                        "SELECT organisation, notice, channel, attempts, due_at FROM notice_deliveries WHERE state = 'queued' \
-                         ORDER BY due_at LIMIT 1",
-                        params![],
-                    )
-                    .await?;
-                let Some(row) = row else { return Ok(Err(None)) };
-                let due: Timestamp = row.get("due_at")?;
-                if due > now {
-                    return Ok(Err(Some(due)));
-                }
-                let organisation: String = row.get("organisation")?;
-                let (notice, channel): (String, String) = (row.get("notice")?, row.get("channel")?);
-                // Whoever takes it and dies leaves it to the next one.
-                tx.execute(
-                    "UPDATE notice_deliveries SET due_at = $4, leased_until = $4, attempts = attempts + 1 \
-                     WHERE organisation = $1 AND notice = $2 AND channel = $3",
-                    params![organisation.as_str(), notice.as_str(), channel.as_str(), now.plus(LEASE)],
-                )
-                .await?;
-                let attempts: i64 = row.get("attempts")?;
-                let made = delivery(tx, &escrow, &organisation, &notice, &channel, attempts + 1).await;
-                match made {
-                    Ok(delivery) => Ok(Ok(delivery)),
-                    Err(Error::Database(fault)) => Err(fault.into()),
-                    // It must not stand in the way of all others.
-                    Err(error) => {
-                        tracing::error!(%error, channel, "a notice cannot be sent, and is given up");
-                        tx.execute(
-                            "UPDATE notice_deliveries SET state = 'given_up', failure = $4, ended_at = $5 \
-                             WHERE organisation = $1 AND notice = $2 AND channel = $3",
-                            params![organisation, notice, channel, error.to_string(), now],
-                        )
-                        .await?;
-                        Ok(Err(Some(now)))
-                    }
-                }
-            })
-            .await
-    }
-
-    /// Puts on record what came of a delivery.
-    ///
-    /// # Errors
-    /// When the database fails: then it is sent again, under the same identifier.
-    pub async fn finish(&self, delivery: &Delivery, taken: &Taken) -> Result<()> {
-        let (organisation, notice) = (delivery.organisation.clone(), delivery.notice.clone());
-        let (channel, attempts, taken) = (
-            delivery.channel.id.clone(),
-            delivery.attempts,
-            taken.clone(),
-        );
-        let created_at = delivery.created_at;
-        let mut jitter = [0; 1];
-        self.0.random().fill(&mut jitter);
-        self.0
-            .db
-            .write("notices.finish", async move |tx| {
-                let now = tx.now();
-                let (state, failure, due) = match &taken {
-                    Taken::Yes => ("sent", None, None),
-                    Taken::Never(why) => ("given_up", Some(why), None),
-                    Taken::Later(why, _) if now.since(created_at) >= DAY * GIVEN_UP_AFTER => {
-                        ("given_up", Some(why), None)
-                    }
-                    Taken::Later(why, wait) => {
-                        let wait = wait.unwrap_or_else(|| pause(attempts, jitter[0])).min(LONGEST_PAUSE * 6);
-                        ("queued", Some(why), Some(now.plus(wait)))
-                    }
-                };
-                tx.execute(
-                    "UPDATE notice_deliveries SET state = $4, failure = $5, due_at = COALESCE($6, due_at), leased_until = NULL, \
-                     ended_at = $7 WHERE organisation = $1 AND notice = $2 AND channel = $3 AND state = 'queued'",
-                    params![
-                        organisation.as_str(),
-                        notice.as_str(),
-                        channel.as_str(),
-                        state,
-                        failure.map(String::as_str),
-                        due,
-                        (state != "queued").then_some(now)
-                    ],
-                )
-                .await?;
-                match failure {
-                    None => {
-                        tx.execute(
-                            "UPDATE notice_channels SET sent_at = $2, failing_since = NULL, failure = NULL WHERE id = $1",
-                            params![channel.as_str(), now],
-                        )
-                        .await?
-                    }
-                    Some(why) => {
-                        tx.execute(
-                            "UPDATE notice_channels SET failing_since = COALESCE(failing_since, $2), failure = $3 WHERE id = $1",
-                            params![channel.as_str(), now, why.as_str()],
-                        )
-                        .await?
-                    }
-                };
-                Ok(())
-            })
-            .await
-    }
-
-    /// Forgets what was sent or given up ninety days ago.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn sweep(&self) -> Result<()> {
-        self.0
-            .db
-            .write("notices.sweep", async move |tx| {
-                let before = tx.now().minus(DAY * 90);
-                tx.execute(
-                    "DELETE FROM notice_deliveries WHERE ended_at < $1",
-                    params![before],
-                )
-                .await?;
-                tx.execute("DELETE FROM notices WHERE created_at < $1", params![before])
-                    .await?;
-                Ok(())
-            })
-            .await
-    }
-}
-
-/// How long after the so-manyth try the next one comes: twice as long each time, and a bit apart from others.
-fn pause(attempts: i64, jitter: u8) -> Duration {
-    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(20);
-    let whole = (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
-    whole.mul_f64(0.75 + f64::from(jitter) / 1_024.0)
-}
-
-async fn delivery(
-    tx: &mut Tx<'_>,
-    escrow: &Escrow,
-    organisation: &str,
-    notice: &str,
-    channel: &str,
-    attempts: i64,
-) -> Result<Delivery> {
-    let row = tx
-        .fetch_one(
-            "SELECT kind, text, created_at FROM notices WHERE organisation = $1 AND id = $2",
-            params![organisation, notice],
-        )
-        .await?;
-    let kind: String = row.get("kind")?;
-    let text: String = row.get("text")?;
-    let created_at = row.get("created_at")?;
-    let row = tx
-        .fetch_one(select_channels!("WHERE id = $1"), params![channel])
-        .await?;
-    let place: String = row.get("organisation")?;
-    let mut secrets = Vec::new();
-    for (column, kind) in [
-        ("secret", CHANNEL_SECRET),
-        ("previous", PREVIOUS_CHANNEL_SECRET),
-    ] {
-        if let Some(cell) = row.get::<Option<Vec<u8>>>(column)? {
-            let plain = escrow.open_cell(kind, &place, channel, &cell)?;
-            let text = std::str::from_utf8(&plain)
-                .map_err(|_| Error::Corrupt("notice_channels.secret"))?;
-            secrets.push(Zeroizing::new(text.to_owned()));
-        }
-    }
-    let channel = ChannelView::from_row(&row)?;
-    let mut recipients = Vec::new();
-    if channel.kind == ChannelKind::Mail {
-        for word in channel.address.split_whitespace() {
-            if word == "approvers" {
-                recipients.extend(approvers(tx, organisation).await?);
-            } else {
-                recipients.push(word.to_owned());
-            }
-        }
-        recipients.sort();
-        recipients.dedup();
-    }
-    Ok(Delivery {
-        kind: NoticeKind::from_name(&kind).ok_or(Error::Corrupt("notices.kind"))?,
-        text: serde_json::from_str(&text).map_err(|_| Error::Corrupt("notices.text"))?,
-        notice: notice.to_owned(),
-        created_at,
-        channel,
-        recipients,
-        secrets,
-        organisation: organisation.to_owned(),
-        attempts,
-        began_at: tx.now(),
-    })
-}
-
-impl Delivery {
-    /// When this try began.
-    #[must_use]
-    pub fn began_at(&self) -> Timestamp {
-        self.began_at
     }
 }
 
@@ -761,19 +550,4 @@ async fn one(tx: &mut Tx<'_>, organisation: &str, id: &str) -> Result<Option<Cha
     .await?
     .map(|row| ChannelView::from_row(&row))
     .transpose()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_an_hour_and_are_a_bit_apart() {
-        assert!(pause(1, 0) >= FIRST_PAUSE.mul_f64(0.7) && pause(1, 255) <= FIRST_PAUSE);
-        assert!(pause(1, 0) < pause(1, 255));
-        assert!(pause(2, 0) > pause(1, 255));
-        assert!(
-            pause(i64::MAX, 255) <= LONGEST_PAUSE && pause(40, 0) >= LONGEST_PAUSE.mul_f64(0.7)
-        );
-    }
 }

@@ -111,17 +111,18 @@ impl Client {
         http_client::post(&self.http, address, json).await
     }
 
-    /// Posts JSON with these headers, and gives what was answered.
+    /// Posts JSON with these headers, and gives what was answered. `shown` is as much of the address as may be told.
     ///
     /// # Errors
     /// In words, why there is no answer.
     pub(crate) async fn deliver(
         &self,
         address: &str,
+        shown: &str,
         headers: &[(&str, &str)],
         json: String,
     ) -> Result<Delivered, String> {
-        http_client::deliver(&self.http, address, headers, json).await
+        http_client::deliver(&self.http, address, shown, headers, json).await
     }
 
     fn caller<'a>(&'a self, connection: &'a OpenConnection) -> http_client::Caller<'a> {

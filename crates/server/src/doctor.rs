@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::connectors::Client;
 use crate::http::api::dep_tokens::to_do;
+use crate::http::api::moment;
 use crate::{Settings, tls};
 
 /// A list or an account that is left alone for longer is worth a look.
@@ -339,6 +340,16 @@ async fn people(
         1 => Finding::ok("people", "one person can sign in"),
         _ => Finding::ok("people", format!("{count} people can sign in")),
     });
+    for (name, since, why) in escrow.notices().failing().await? {
+        found.push(Finding::warn(
+            "notices",
+            format!(
+                "{name}: nothing is taken there since {}: {why}",
+                moment(since)
+            ),
+            "`lockwarden notices test` tries it again; nobody is told through it until then",
+        ));
+    }
     for organisation in organisations {
         let policies = escrow.policies().list(&organisation.id).await?;
         let alone = policies

@@ -17,6 +17,7 @@ mod kill_locks;
 mod leaks;
 mod locks;
 mod people;
+mod roles;
 mod sandbox;
 mod setup;
 mod sim_apple;

@@ -8,6 +8,7 @@ CREATE TABLE notice_channels (
   kind           TEXT NOT NULL,
   name           TEXT NOT NULL,
   address        TEXT NOT NULL,
+  target         BLOB,
   mail           TEXT,
   secret         BLOB,
   previous       BLOB,
@@ -33,13 +34,14 @@ CREATE TABLE notice_deliveries (
   organisation TEXT NOT NULL,
   notice       TEXT NOT NULL,
   channel      TEXT NOT NULL,
+  recipient    TEXT NOT NULL,
   state        TEXT NOT NULL,
   attempts     INTEGER NOT NULL,
   due_at       INTEGER NOT NULL,
   leased_until INTEGER,
   failure      TEXT,
   ended_at     INTEGER,
-  PRIMARY KEY (organisation, notice, channel)
+  PRIMARY KEY (organisation, notice, channel, recipient)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX notice_deliveries_due ON notice_deliveries (due_at) WHERE state = 'queued';

@@ -3,7 +3,7 @@
 use crate::business_apis::KEY as BUSINESS_KEY;
 use crate::codes::{CODE, REPORTED_CODE};
 use crate::connections::{API_KEY, HOOK_SECRET, PREVIOUS_HOOK_SECRET};
-use crate::notices::{CHANNEL_SECRET, PREVIOUS_CHANNEL_SECRET};
+use crate::notices::{CHANNEL_SECRET, CHANNEL_TARGET, PREVIOUS_CHANNEL_SECRET};
 use crate::people::credentials::SECOND_FACTOR;
 use crate::push_certificates::PUSH_CERTIFICATE;
 use crate::record::HELD;
@@ -52,6 +52,7 @@ pub(super) const CELLS: &[Cells] = cells! {
     "business_apis" "cell": BUSINESS_KEY, at "organisation" "organisation";
     "people" "totp": SECOND_FACTOR, at "'*'" "principal";
     "people" "totp_pending": SECOND_FACTOR, at "'*'" "principal";
+    "notice_channels" "target": CHANNEL_TARGET, at "organisation" "id";
     "notice_channels" "secret": CHANNEL_SECRET, at "organisation" "id";
     "notice_channels" "previous": PREVIOUS_CHANNEL_SECRET, at "organisation" "id";
 };

@@ -12,7 +12,10 @@ async fn channel(vault: &Vault, name: &str) -> ChannelView {
     let permit: Permit<Admin> = vault.permit("notices").await;
     let new = NewChannel {
         name: name.to_owned(),
-        address: NewAddress::Webhook("https://chat.example.org/hook".to_owned()),
+        address: NewAddress::Webhook {
+            url: "https://chat.example.org/hook/secret-in-the-path".to_owned(),
+            shown: "chat.example.org".to_owned(),
+        },
         everywhere: false,
     };
     vault.escrow.notices().add(&permit, new).await.unwrap().0
@@ -60,8 +63,20 @@ async fn who_dies_with_a_notice_in_hand_leaves_it_to_the_next_under_the_same_ide
         .finish(&first, &Taken::Never("late".to_owned()))
         .await
         .unwrap();
+    let permit: Permit<Admin> = vault.permit("notices").await;
+    let listed = vault
+        .escrow
+        .notices()
+        .list(&permit)
+        .await
+        .unwrap()
+        .remove(0);
+    assert!(listed.failing.is_none() && listed.sent_at.is_some());
     vault.clock.advance(Duration::from_secs(86_400));
     assert!(claim(&vault).await.is_none());
+    for row in crate::audit_trail::audit_texts(&vault).await {
+        assert!(!row.contains("secret-in-the-path"));
+    }
 }
 
 #[tokio::test]

@@ -226,6 +226,7 @@ pub(crate) struct Delivered {
 pub(super) async fn deliver(
     http: &reqwest::Client,
     address: &str,
+    shown: &str,
     headers: &[(&str, &str)],
     json: String,
 ) -> Result<Delivered, String> {
@@ -247,9 +248,9 @@ pub(super) async fn deliver(
             })
         }
         Err(error) => {
-            let failed = escrow_key_unlock::failed(&error, &[]);
+            let failed = escrow_key_unlock::failed(&error.without_url(), &[]);
             Err(shorten(&format!(
-                "{address} did not take it: {}",
+                "{shown} did not take it: {}",
                 failed.diagnostic
             )))
         }

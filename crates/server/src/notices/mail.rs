@@ -57,7 +57,7 @@ pub(super) async fn send(app: &App, delivery: &Delivery) -> Taken {
     let Some(server) = &delivery.channel.server else {
         return Taken::Never("the channel names no mail server".to_owned());
     };
-    if delivery.recipients.is_empty() {
+    if delivery.recipient.is_empty() {
         return Taken::Never("nobody who may approve has a mail address".to_owned());
     }
     let message = match message(app, delivery, server) {
@@ -108,16 +108,14 @@ fn message(app: &App, delivery: &Delivery, server: &MailServer) -> Result<Messag
         .from
         .rsplit_once('@')
         .map_or("localhost", |(_, host)| host);
-    let mut message = Message::builder()
+    let message = Message::builder()
         .from(mailbox(&server.from)?)
+        .to(mailbox(&delivery.recipient)?)
         .subject(subject(delivery))
         .message_id(Some(format!("<{}@{host}>", delivery.notice)))
         .date(system_time(delivery.created_at))
         .header(AutoSubmitted)
         .header(ContentType::TEXT_PLAIN);
-    for to in &delivery.recipients {
-        message = message.to(mailbox(to)?);
-    }
     message
         .body(text(app, delivery))
         .map_err(|error| format!("the mail cannot be written: {error}"))
@@ -136,6 +134,8 @@ fn text(app: &App, delivery: &Delivery) -> String {
             Value::Array(items) if items.len() > 5 => format!("{} of them", items.len()),
             _ => word(&delivery.text, key),
         };
+        // A line of somebody else's words is one of theirs, whatever they wrote.
+        let value = value.lines().map(str::trim).collect::<Vec<_>>().join(" / ");
         let _ = writeln!(text, "{}: {value}", key.replace('_', " "));
     }
     let id = |key: &str| delivery.text[key].as_str();

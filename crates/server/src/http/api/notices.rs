@@ -28,7 +28,7 @@ pub(super) struct Channel {
     name: String,
     /// The identifier of the organisation that it tells of; null for all of them.
     organisation: Option<String>,
-    /// The webhook's address, or the mail addresses.
+    /// The webhook's host, or the mail addresses. The rest of a webhook's address may be what lets one in, and is not shown.
     address: String,
     mail_server: Option<Server>,
     created_at: Moment,
@@ -167,7 +167,13 @@ pub(super) async fn add(
     let permit = permit(&app, &caller).await?;
     let given: NewChannel = body.json()?;
     let address = match (given.webhook_url, given.mail_server) {
-        (Some(url), None) => NewAddress::Webhook(parsed::<Endpoint>(&url)?.to_string()),
+        (Some(url), None) => {
+            let url = parsed::<Endpoint>(&url)?;
+            NewAddress::Webhook {
+                shown: url.host().to_owned(),
+                url: url.to_string(),
+            }
+        }
         (None, Some(server)) => mail(given.mail_to, server, given.mail_password)?,
         _ => {
             return Err(Problem::bad_request(

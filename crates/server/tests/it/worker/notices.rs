@@ -76,7 +76,8 @@ async fn a_webhook_is_signed_and_sent_again_under_the_same_identifier_until_it_i
     )
     .await;
     let secret = made["secret"].as_str().unwrap();
-    assert!(!shown(&stage).await.to_string().contains(secret));
+    let shown_once = shown(&stage).await.to_string();
+    assert!(!shown_once.contains(secret) && !shown_once.contains("/hook"));
     receiver.push_reply(500, None);
     receiver.push_reply(301, Some(("location", "http://127.0.0.1:9/elsewhere")));
     receiver.push_reply(429, Some(("retry-after", "600")));
@@ -221,6 +222,31 @@ async fn mail_goes_over_tls_signed_in_and_again_after_a_refusal_for_now() {
             .await;
         assert_eq!(server.journal().count(), 1);
     }
+}
+
+#[tokio::test]
+async fn one_address_that_is_refused_keeps_the_notice_from_nobody_else() {
+    let server = MailServer::start(MailSecurity::StartTls, Some(("lockwarden", PASSWORD)))
+        .await
+        .unwrap();
+    let stage = mail_stage(&server).await;
+    let to = ["ann@example.org", "zoe@example.org", "max@example.org"];
+    let made = channel(&stage, by_mail(&server, "starttls", &to)).await;
+    server.push_fault("RCPT", "550 5.1.1 nobody of that name");
+    test(&stage, &made).await;
+    until_mailed(&stage, &server, 2).await;
+    stage
+        .until_in_steps("it to be given up", Duration::from_secs(1), async || {
+            shown(&stage).await["failure"]
+                .to_string()
+                .contains("nobody of that name")
+        })
+        .await;
+    let mails = server.journal().all();
+    assert!(
+        mails.iter().all(|mail| mail.to.len() == 1) && mails[0].to != mails[1].to,
+        "nobody is told of the others, or twice: {mails:?}"
+    );
 }
 
 #[tokio::test]
