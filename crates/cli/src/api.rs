@@ -378,11 +378,11 @@ impl Api {
         let sent = self.send(ask.patiently()).await;
         let mut response = sent.map_err(|refusal| refusal.failure)?;
         let status = response.status();
-        if !status.is_success() {
+        if status != StatusCode::OK {
             let body = whole(response)
                 .await
                 .map_err(|error| self.unreachable(&error).failure)?;
-            return Err(refused(status, &body));
+            return Err(asked_for(status, &body).unwrap_or_else(|| refused(status, &body)));
         }
         let told = response
             .headers()

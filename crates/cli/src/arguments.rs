@@ -7,8 +7,8 @@ use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subc
 
 use crate::{
     apple, approvals, audit, backup, bench, business_api, code, coverage, credentials, db, dep,
-    devices, doctor, init, key, lock, lock_status, locks, mdm, notices, organisations, people,
-    push_certificate, reveal, serve, sign_in, sim, token, unlock, unlocks,
+    devices, doctor, export, init, key, lock, lock_status, locks, mdm, notices, organisations,
+    people, push_certificate, reveal, serve, sign_in, sim, token, unlock, unlocks,
 };
 
 /// Keeps the Activation Lock bypass codes of your Apple devices, and turns the lock off with them
@@ -57,6 +57,7 @@ pub(crate) enum Commands {
     Sessions(credentials::SessionsArgs),
     Devices(devices::DevicesArgs),
     Reveal(reveal::RevealArgs),
+    Export(export::ExportArgs),
     Unlock(unlock::UnlockArgs),
     Unlocks(unlocks::UnlocksArgs),
     Lock(lock::LockArgs),
@@ -92,6 +93,7 @@ const OF_A_SERVER: &[&str] = &[
     "people",
     "devices",
     "reveal",
+    "export",
     "unlock",
     "unlocks",
     "lock",

@@ -15,6 +15,7 @@ mod db;
 mod dep;
 mod devices;
 mod doctor;
+mod export;
 mod init;
 mod key;
 mod key_source;
@@ -87,6 +88,7 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Code(args) => code::run(args, voice),
         Commands::Devices(args) => machine::block_on(devices::run(args, voice)),
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),
+        Commands::Export(args) => machine::block_on(export::run(args, voice)),
         Commands::Unlock(args) => machine::block_on(unlock::run(args, voice)),
         Commands::Unlocks(args) => machine::block_on(unlocks::run(args, voice)),
         Commands::Lock(args) => machine::block_on(lock::run(args, voice)),

@@ -17,6 +17,7 @@ pub mod coverage;
 mod db;
 pub mod devices;
 pub mod enrollments;
+pub mod exports;
 pub mod keys;
 mod ledger;
 pub mod listing;

@@ -45,6 +45,8 @@ names! {
         PolicyLoosened = "policy_loosened",
         /// A role that opens codes was given.
         RoleGranted = "role_granted",
+        /// Codes are taken away, many at once.
+        CodesExported = "codes_exported",
         /// A person tries a channel out.
         Test = "test",
     }

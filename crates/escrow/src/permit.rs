@@ -256,7 +256,7 @@ pub enum Refusal {
     },
     /// Enough for an hour.
     #[error(
-        "{actor} has done that {limit} times within the last hour, which is as often as one may"
+        "{actor} may do that for {limit} devices an hour without another's approval, and this would be more"
     )]
     Quota {
         /// Who asked.

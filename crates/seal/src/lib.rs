@@ -33,6 +33,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "archive")]
+mod age;
 mod archive;
 mod armour;
 mod checkpoint;
@@ -49,6 +51,8 @@ mod secrets_are_mute;
 mod token_hash;
 mod totp;
 
+#[cfg(feature = "archive")]
+pub use crate::age::{AgeRecipient, AgeRecipientError, AgeWriter};
 pub use crate::archive::{ArchiveReader, ArchiveWriter};
 pub use crate::armour::KeyTextError;
 pub use crate::checkpoint::CheckpointPublicKey;

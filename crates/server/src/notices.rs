@@ -62,6 +62,15 @@ fn subject(delivery: &Delivery) -> String {
             told("person"),
             told("roles")
         ),
+        NoticeKind::CodesExported => format!(
+            "{} takes the codes of {} away, {}",
+            told("by"),
+            match &delivery.text["devices"] {
+                Value::Number(count) => format!("{count} devices"),
+                _ => "every device".to_owned(),
+            },
+            told("form")
+        ),
         NoticeKind::Test => format!("{} tries this channel out", told("by")),
     };
     // A header is one line.

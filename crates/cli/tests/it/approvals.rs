@@ -1,5 +1,7 @@
 //! Two people and a device at the command line: asked for, approved, refused, broken by glass; each of it on record.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::Value;
 use sim::Kind;
 
@@ -162,4 +164,61 @@ fn a_code_is_seen_and_a_lock_turned_off_by_two_people() {
         );
     }
     assert!(!installation.log().contains(&device.code_text()));
+}
+
+#[test]
+fn codes_are_taken_away_in_a_table_by_two_people_only_and_the_approval_is_for_that_alone() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let zoe = Person::first(&installation, &server);
+    let typed = "3UM43-PUYVY-QYD1-UVCC-HEHJ-FKA4";
+    let add = ["devices", "add-code", "TYPED0000001", "--code-file", "-"];
+    zoe.ok(&add, typed);
+    let max = Person::another(&zoe, &server, "max", &["approver"]);
+    let table = installation.path("codes.csv");
+    let export = [
+        "export",
+        "--plain",
+        "--out-file",
+        table.to_str().unwrap(),
+        "--reason",
+        "leaving",
+    ];
+    let refused = zoe.run(&export, "");
+    assert!(
+        refused.status == 1 && refused.stderr.contains("another person"),
+        "{}",
+        refused.stderr
+    );
+    let id = asked(&zoe.run(
+        &[&export[..], &["--ask-approval", "leaving", "--json"]].concat(),
+        "",
+    ));
+    assert!(!table.exists(), "no file is left of what was not done");
+    max.ok(&["approvals", "approve", &id], "");
+    let of_one = [
+        &export[..],
+        &["--device", "TYPED0000001", "--approval", &id],
+    ]
+    .concat();
+    let refused = zoe.run(&of_one, "");
+    assert!(
+        refused.status == 1 && refused.stderr.contains("other targets"),
+        "{}",
+        refused.stderr
+    );
+    let done = zoe.run(&[&export[..], &["--approval", &id]].concat(), "");
+    assert!(
+        done.status == 0 && !done.stderr.contains(typed) && done.stdout.is_empty(),
+        "{}",
+        done.stderr
+    );
+    let written = std::fs::read_to_string(&table).unwrap();
+    assert!(written.contains(&format!("TYPED0000001,{typed},unknown,")));
+    let mode = std::fs::metadata(&table).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let recorded = actions(&zoe);
+    for action in ["code.export", "code.exported", "code.export_ended"] {
+        assert!(recorded.iter().any(|one| one == action), "{recorded:?}");
+    }
 }

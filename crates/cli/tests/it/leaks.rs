@@ -8,9 +8,10 @@ use activation_lock::bypass_code::BypassCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use data_encoding::HEXLOWER;
-use sim::{AccountKind, Device, Fault, Kind, Udid};
+use sim::{AccountKind, Device, Fault, Kind, MailSecurity, MailServer, Udid, WebhookReceiver};
 
 use crate::installation::{API_KEY, HMAC_KEY, Installation, Server};
+use crate::people::Person;
 use crate::support::{file, wait_for};
 
 /// Looks for many secrets at once. Each has its name, and stands in every writing that a program may give it.
@@ -201,6 +202,7 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
         &pad,
         &mut search,
     ));
+    let mut looked_at = taken_away(&place, &server, &phone.serial(), &mut search);
     let metrics = place.get(&server, "/metrics");
     let refused = place.get(&server, "/v1/hooks/nanomdm/a-secret-in-a-path");
     server.kill();
@@ -208,14 +210,14 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
     let audit = place.get(&server, "/v1/audit");
     assert_eq!(server.stop(), Some(0));
 
-    let mut looked_at: Vec<(String, Vec<u8>)> = vec![
+    looked_at.extend([
         ("the log".to_owned(), place.log().into_bytes()),
         ("the metrics".to_owned(), metrics.into_bytes()),
         ("a refusal".to_owned(), refused.into_bytes()),
         ("another refusal".to_owned(), by_path.into_bytes()),
         ("the audit trail".to_owned(), audit.into_bytes()),
         ("what commands printed".to_owned(), said.into_bytes()),
-    ];
+    ]);
     for entry in std::fs::read_dir(place.path("data")).unwrap() {
         let path = entry.unwrap().path();
         looked_at.push((name_of(&path), std::fs::read(&path).unwrap()));
@@ -233,6 +235,112 @@ fn r23_t34_no_secret_lies_open_anywhere_after_a_whole_story() {
         let found = search.found(&bytes);
         assert!(found.is_empty(), "{name} holds {found:?}");
     }
+}
+
+/// What leaves: a backup, an archive of codes, and what people are told by webhook and by mail.
+fn taken_away(
+    place: &Installation,
+    server: &Server,
+    serial: &str,
+    search: &mut Search,
+) -> Vec<(String, Vec<u8>)> {
+    let (receiver, mails) = place.runtime.block_on(async {
+        let receiver = WebhookReceiver::start().await.unwrap();
+        let mails = MailServer::start(MailSecurity::Plain, None).await.unwrap();
+        (receiver, mails)
+    });
+    let url = format!("{}/a-secret-in-the-path", receiver.url());
+    search.text("a webhook's path", "a-secret-in-the-path");
+    let hook = ["notices", "add-webhook", "chat", "--webhook-url", &url];
+    let made = place.ok(server, &hook);
+    let secret = made["secret"].as_str().unwrap();
+    search.text("a webhook's secret", secret.strip_prefix("whsec_").unwrap());
+    let port = mails.port().to_string();
+    let mail = [
+        "notices",
+        "add-mail",
+        "mail",
+        "--to",
+        "zoe@example.org",
+        "--host",
+        "localhost",
+        "--port",
+        &port,
+        "--security",
+        "none",
+        "--from",
+        "lockwarden@example.org",
+    ];
+    place.ok(server, &mail);
+    let zoe = Person::first(place, server);
+    let max = Person::another(&zoe, server, "max", &["approver"]);
+    zoe.ok(&["policies", "set", "reveal", "--people", "1"], "");
+    let ask = [
+        "reveal",
+        serial,
+        "--reason",
+        "back",
+        "--ask-approval",
+        "back",
+    ];
+    assert_eq!(zoe.run(&ask, "").status, 10);
+    let listed = max.ok(&["approvals", "list"], "");
+    let id = listed["id"]
+        .as_str()
+        .or(listed[0]["id"].as_str())
+        .unwrap()
+        .to_owned();
+    max.ok(&["approvals", "approve", &id], "");
+    let reveal = ["reveal", serial, "--reason", "back", "--approval", &id];
+    assert_eq!(zoe.run(&reveal, "").status, 0);
+
+    let auditor = age::x25519::Identity::generate();
+    let [archive, backup] = ["codes.age", "vault.backup"].map(|name| place.path(name));
+    let export = [
+        "export",
+        "--to",
+        &auditor.to_public().to_string(),
+        "--out-file",
+        archive.to_str().unwrap(),
+        "--reason",
+        "leaving",
+    ];
+    assert_eq!(zoe.run(&export, "").status, 1, "it takes another person");
+    assert!(!archive.exists());
+    let asked = zoe.run(&[&export[..], &["--ask-approval", "leaving"]].concat(), "");
+    assert_eq!(asked.status, 10, "{}", asked.stderr);
+    let listed = max.ok(&["approvals", "list"], "");
+    let id = listed["id"]
+        .as_str()
+        .or(listed[0]["id"].as_str())
+        .unwrap()
+        .to_owned();
+    max.ok(&["approvals", "approve", &id], "");
+    let done = zoe.run(&[&export[..], &["--approval", &id]].concat(), "");
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    place.ok(
+        server,
+        &["backup", "make", "--out-file", backup.to_str().unwrap()],
+    );
+    wait_for("everything to be told", || {
+        // An approval asked for and decided, twice; codes taken away.
+        (receiver.journal().count() >= 5 && mails.journal().count() >= 5).then_some(())
+    });
+    let mut left = vec![
+        ("the archive".to_owned(), std::fs::read(&archive).unwrap()),
+        ("the backup".to_owned(), std::fs::read(&backup).unwrap()),
+    ];
+    for told in receiver.journal().all() {
+        // Where it was posted to is where the secret path belongs.
+        left.push((
+            "a webhook".to_owned(),
+            format!("{:?} {}", told.headers, told.body).into_bytes(),
+        ));
+    }
+    for mail in mails.journal().all() {
+        left.push(("a mail".to_owned(), mail.text.into_bytes()));
+    }
+    left
 }
 
 /// The same story with a lock of the organisation, and Apple's own status of it: what was printed.

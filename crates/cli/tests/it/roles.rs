@@ -35,6 +35,11 @@ const TABLE: &[(&str, &[&str], Needs)] = &[
         &["KNOWN0000001", "--reason", "x"],
         &["reveal", "read"],
     ),
+    (
+        "export",
+        &["--to", "age1x", "--out-file", "NEWFILE", "--reason", "x"],
+        &["export"],
+    ),
     ("unlock", &["KNOWN0000001", "--reason", "x"], &["unlock"]),
     ("unlocks show", &["none"], &["read"]),
     ("unlocks cancel", &["none"], &["unlock"]),

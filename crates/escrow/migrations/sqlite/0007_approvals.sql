@@ -68,6 +68,7 @@ CREATE TABLE quota_uses (
   action       TEXT NOT NULL,
   id           TEXT NOT NULL,
   at           INTEGER NOT NULL,
+  devices      INTEGER NOT NULL,
   PRIMARY KEY (organisation, who, action, id)
 ) STRICT, WITHOUT ROWID;
 

@@ -17,6 +17,8 @@ pub(crate) struct Guard {
     pub(super) action: Action,
     governed_by: Vec<Action>,
     targets: Vec<String>,
+    /// How many devices it is about, for the quota.
+    devices: u32,
     /// Where it counts, when that is not the permit's organisation.
     scope: Option<Scope>,
 }
@@ -27,6 +29,7 @@ impl Guard {
             action,
             governed_by: governed_by.to_vec(),
             targets: vec![target],
+            devices: 1,
             scope: None,
         }
     }
@@ -50,6 +53,17 @@ impl Guard {
     /// Something about one device.
     pub(crate) fn device(action: Action, serial: &SerialNumber) -> Self {
         Self::of(action, &[action], format!("device {serial}"))
+    }
+
+    /// Codes taken away: as strong as seeing one.
+    pub(crate) fn export(action: Action, targets: Vec<String>, devices: u32) -> Self {
+        Self {
+            action,
+            governed_by: vec![Action::Export, Action::Reveal, action],
+            targets,
+            devices,
+            scope: None,
+        }
     }
 
     /// A change of where codes can be sent (R19).
@@ -150,13 +164,13 @@ pub(crate) async fn pass<P: Right>(
         if matches!(actor.leave(), Leave::Asking(_)) {
             return Err(Error::Refused(Refusal::NotNeeded));
         }
-        quota::take(tx, actor, organisation, guard.action).await?;
+        quota::take(tx, actor, organisation, guard.action, guard.devices).await?;
         return Ok(Passed::Free);
     }
     match actor.leave() {
         Leave::Under(id) => spend(tx, permit, guard, &policy, id).await,
         Leave::BreakingGlass(reason) => {
-            quota::take(tx, actor, organisation, guard.action).await?;
+            quota::take(tx, actor, organisation, guard.action, guard.devices).await?;
             let id = break_glass::begin(tx, permit, guard, reason).await?;
             let entry = permit
                 .entry("break_glass")

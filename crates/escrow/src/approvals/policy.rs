@@ -30,6 +30,8 @@ names! {
         Export = "export",
         /// Remove what is kept of a device, for ever.
         Purge = "purge",
+        /// Take codes away in a table that anybody can read: as strong as `export`, and another person in any case.
+        ExportPlain = "export_plain",
         /// Change where codes can be sent (R19): as strong as `reveal`.
         Connections = "connections",
         /// Give a role that opens codes, or how one who has it proves themselves: as strong as the strongest.
@@ -141,7 +143,10 @@ pub(super) async fn governing(
     organisation: &OrganisationId,
     governed_by: &[Action],
 ) -> Result<Policy> {
-    let mut strictest = Policy::default();
+    let mut strictest = Policy {
+        people: u8::from(governed_by.contains(&Action::ExportPlain)),
+        ..Policy::default()
+    };
     for (action, policy) in all(tx, organisation).await? {
         if governed_by.contains(&action) {
             strictest = strictest.and(policy);

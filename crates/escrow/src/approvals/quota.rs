@@ -16,13 +16,19 @@ pub const REVEALS_AN_HOUR: u32 = 20;
 /// Unlocks an hour, where an organisation has not set another number.
 pub const UNLOCKS_AN_HOUR: u32 = 50;
 
-/// Counts one more, or refuses it. The program itself has no quota; a token of nobody has its own.
+/// Counts so many devices more, or refuses it. The program itself has no quota; a token of nobody has its own.
 pub(super) async fn take(
     tx: &mut Tx<'_>,
     actor: &Actor,
     organisation: &OrganisationId,
     action: Action,
+    devices: u32,
 ) -> Result<()> {
+    // Whoever takes codes away sees them.
+    let action = match action {
+        Action::Export | Action::ExportPlain => Action::Reveal,
+        other => other,
+    };
     if actor.kind() == PrincipalKind::System {
         return Ok(());
     }
@@ -42,12 +48,12 @@ pub(super) async fn take(
     .await?;
     let row = tx
         .fetch_one(
-            "SELECT COUNT(*) AS uses, MIN(at) AS first_at FROM quota_uses WHERE organisation = $1 AND who = $2 AND action = $3",
+            "SELECT COALESCE(SUM(devices), 0) AS uses, MIN(at) AS first_at FROM quota_uses WHERE organisation = $1 AND who = $2 AND action = $3",
             params![key[0], key[1], key[2]],
         )
         .await?;
     let uses: i64 = row.get("uses")?;
-    if uses >= i64::from(limit) {
+    if uses + i64::from(devices) > i64::from(limit) {
         let first: Option<Timestamp> = row.get("first_at")?;
         return Err(Error::Refused(Refusal::Quota {
             actor: actor.name().to_owned(),
@@ -58,8 +64,8 @@ pub(super) async fn take(
     }
     let id = tx.new_id().to_string();
     tx.execute(
-        "INSERT INTO quota_uses (organisation, who, action, id, at) VALUES ($1, $2, $3, $4, $5)",
-        params![key[0], key[1], key[2], id, now],
+        "INSERT INTO quota_uses (organisation, who, action, id, at, devices) VALUES ($1, $2, $3, $4, $5, $6)",
+        params![key[0], key[1], key[2], id, now, i64::from(devices)],
     )
     .await?;
     Ok(())

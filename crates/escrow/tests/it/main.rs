@@ -5,6 +5,7 @@ mod approvals;
 mod audit_trail;
 mod backups;
 mod commands;
+mod exports;
 mod keys;
 mod locks;
 mod notices;

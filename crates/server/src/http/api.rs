@@ -22,6 +22,7 @@ mod codes;
 mod coverage;
 pub(crate) mod dep_tokens;
 mod devices;
+mod exports;
 mod keys;
 mod lock_status;
 mod locks;
@@ -73,6 +74,7 @@ routes! {
     locks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;
     lock_status: show __path_show;
     bypass_codes: make_or_read __path_make_or_read;
+    exports: codes __path_codes;
     coverage: show __path_show;
     mdm: list __path_list, add __path_add, show __path_show, change __path_change, remove __path_remove, test __path_test,
         rotate_secret __path_rotate_secret, retire_previous_secret __path_retire_previous_secret;

@@ -16,6 +16,7 @@ mod audit;
 mod codes;
 mod description;
 mod devices;
+mod exports;
 mod locks;
 mod mdm;
 mod people;

@@ -303,6 +303,7 @@ const TABLE: &[Row] = &[
         "/v1/notice-channels/none/rotate-secret",
         &["admin"],
     ),
+    ("POST", "/v1/exports", "/v1/exports", &["export"]),
     ("GET", "/v1/backups", "/v1/backups", &["admin"]),
     ("POST", "/v1/backups", "/v1/backups", &["admin"]),
     ("DELETE", "/v1/backups/{id}", "/v1/backups/none", &["admin"]),
