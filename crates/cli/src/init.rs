@@ -350,6 +350,16 @@ idle_minutes = 60
 longest_hours = 12
 second_factor = true
 
+# People may sign in at a provider of identities (OpenID Connect), whose groups give them roles: docs/PEOPLE.md.
+# [single_sign_on]
+# issuer = "https://id.example.org"
+# client_id = "lockwarden"
+# client_secret_file = "/etc/lockwarden/oidc.secret"
+# [[single_sign_on.groups]]
+# name = "mdm-service-desk"
+# organisation = "Example School"
+# roles = ["viewer", "operator"]
+
 [process]
 # Codes and keys are in memory: core dumps are off and debuggers are kept away, unless you need them.
 core_dumps = false
@@ -390,12 +400,13 @@ mod tests {
             .lines()
             .map(|line| {
                 let option = line.strip_prefix("# ").filter(|rest| {
-                    rest.split_once(" = ")
-                        .is_some_and(|(key, _)| !key.contains(' '))
+                    let is_option = |(key, _): (&str, &str)| !key.contains(' ');
+                    rest.starts_with('[') || rest.split_once(" = ").is_some_and(is_option)
                 });
                 format!("{}\n", option.unwrap_or(line))
             })
             .collect();
-        toml::from_str::<Config>(&all).unwrap();
+        let all = toml::from_str::<Config>(&all).unwrap();
+        assert_eq!(all.single_sign_on.unwrap().groups[0].roles.len(), 2);
     }
 }

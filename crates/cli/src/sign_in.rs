@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Answer, Api, Ask, ServerArgs};
 use crate::session_file::{self, Kept};
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{prompt, secret_file};
@@ -35,7 +35,14 @@ pub(crate) struct JoinArgs {
 #[derive(Args)]
 pub(crate) struct SignInArgs {
     /// The name that you sign in with
-    login: String,
+    #[arg(required_unless_present = "single_sign_on")]
+    login: Option<String>,
+    /// Sign in at your organisation's provider of identities: open the page that is named, and bring back the word that it shows
+    #[arg(long, conflicts_with_all = ["login", "password_file", "code_file"])]
+    single_sign_on: bool,
+    /// The file that holds that word; - is standard input
+    #[arg(long, value_name = "FILE", requires = "single_sign_on")]
+    answer_file: Option<PathBuf>,
     /// The file that holds the password; - is standard input
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
@@ -67,6 +74,12 @@ struct Claimed<'a> {
     code: Option<&'a str>,
 }
 
+#[derive(Serialize)]
+struct Answered<'a> {
+    ticket: &'a str,
+    answer: &'a str,
+}
+
 /// The answer, read in place so that no copy of the session is made.
 #[derive(Deserialize)]
 struct Begun<'a> {
@@ -93,6 +106,9 @@ pub(crate) async fn join(args: JoinArgs, voice: Voice) -> Outcome {
 /// Runs `sign-in`.
 pub(crate) async fn sign_in(args: SignInArgs, voice: Voice) -> Outcome {
     let api = Api::for_anybody(&args.server)?;
+    let Some(login) = &args.login else {
+        return by_provider(&api, &args, voice).await;
+    };
     let password = prompt::secret(args.password_file.as_deref(), "Password", "--password-file")?;
     let code = match (&args.code_file, &args.password_file) {
         (Some(path), _) => Some(secret_file::read_word(path, "the file of --code-file")?),
@@ -103,7 +119,7 @@ pub(crate) async fn sign_in(args: SignInArgs, voice: Voice) -> Outcome {
         }
     };
     let claimed = Claimed {
-        login: &args.login,
+        login,
         password: &password,
         code: code
             .as_ref()
@@ -111,6 +127,35 @@ pub(crate) async fn sign_in(args: SignInArgs, voice: Voice) -> Outcome {
             .filter(|code| !code.is_empty()),
     };
     let answer = api.ask(Ask::post(&["sign-in"]).json(&claimed)?).await?;
+    keep(&api, &args, &answer, voice).await
+}
+
+/// Begins at the provider, and ends with what a person brings back from there.
+async fn by_provider(api: &Api, args: &SignInArgs, voice: Voice) -> Outcome {
+    let path = ["sign-in", "provider"];
+    let begun = api.ask(Ask::post(&path).json(&json!({}))?).await?.json()?;
+    let part = |name: &str| {
+        begun[name].as_str().ok_or_else(|| {
+            Failure::new(
+                "the answer does not say where to sign in, in a form that this version knows",
+            )
+        })
+    };
+    let (page, ticket) = (part("url")?, part("ticket")?);
+    voice.talk(format!("open this page within ten minutes: {page}"));
+    let file = args.answer_file.as_deref();
+    let word = prompt::secret(file, "Word that the page shows", "--answer-file")?;
+    let answered = Answered {
+        ticket,
+        answer: word.trim(),
+    };
+    let path = ["sign-in", "provider", "session"];
+    let answer = api.ask(Ask::post(&path).json(&answered)?).await?;
+    keep(api, args, &answer, voice).await
+}
+
+/// Keeps a session that has begun.
+async fn keep(api: &Api, args: &SignInArgs, answer: &Answer, voice: Voice) -> Outcome {
     let begun: Begun<'_> = serde_json::from_slice(&answer.body).map_err(|_| {
         Failure::new("the answer does not hold a session in the form that this version knows")
     })?;

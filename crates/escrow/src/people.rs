@@ -29,7 +29,7 @@ const INVITED_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// The most characters of a name to sign in with.
 const LONGEST_LOGIN: usize = 100;
 /// What stands in `grants` for all organisations.
-const EVERYWHERE: &str = "*";
+pub(crate) const EVERYWHERE: &str = "*";
 
 /// The name that somebody signs in with: 1 to 100 letters, digits and `. _ - + @`, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +113,8 @@ pub struct PersonView {
     pub password_at: Option<Timestamp>,
     /// Since when they have a second factor.
     pub second_factor_at: Option<Timestamp>,
+    /// The provider that vouches for them.
+    pub provider: Option<String>,
     /// When they last signed in.
     pub signed_in_at: Option<Timestamp>,
     /// When they were made.
@@ -128,7 +130,7 @@ pub struct PersonView {
 macro_rules! select_people {
     ($rest:literal) => {
         concat!(
-            "SELECT people.principal, login, name, email, invited_until, invitation, password_at, totp_at, signed_in_at, ",
+            "SELECT people.principal, login, name, email, invited_until, invitation, password_at, totp_at, issuer, signed_in_at, ",
             "people.created_at, people.created_by, disabled_at FROM people ",
             "JOIN principals ON principals.id = people.principal ",
             $rest
@@ -147,6 +149,7 @@ impl PersonView {
             invited_until: invitation.and(row.get("invited_until")?),
             password_at: row.get("password_at")?,
             second_factor_at: row.get("totp_at")?,
+            provider: row.get("issuer")?,
             signed_in_at: row.get("signed_in_at")?,
             created_at: row.get("created_at")?,
             created_by: row.get("created_by")?,
@@ -158,7 +161,8 @@ impl PersonView {
     /// Whether they have proved themselves in a way that is theirs alone, and still can.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.password_at.is_some() && self.second_factor_at.is_some() && self.disabled_at.is_none()
+        let by_themselves = self.password_at.is_some() && self.second_factor_at.is_some();
+        (by_themselves || self.provider.is_some()) && self.disabled_at.is_none()
     }
 }
 
@@ -494,7 +498,7 @@ impl People<'_> {
             .read(async move |tx| {
                 let row = tx
                     .fetch_one(
-                        "SELECT COUNT(*) AS people FROM people WHERE disabled_at IS NULL AND password IS NOT NULL",
+                        "SELECT COUNT(*) AS people FROM people WHERE disabled_at IS NULL AND (password IS NOT NULL OR issuer IS NOT NULL)",
                         params![],
                     )
                     .await?;

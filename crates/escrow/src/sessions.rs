@@ -21,10 +21,15 @@ use crate::{Error, Escrow, Result, audit};
 
 use self::throttle::Counted;
 
+mod provider;
 mod throttle;
+
+pub use self::provider::{Identity, IdentityProblem};
 
 /// What every session begins with.
 pub const SESSION_PREFIX: &str = "lw_session_";
+/// How a session was begun with a password, as it stands in the database.
+const BY_PASSWORD: &str = "password";
 /// How often the last use of a session is written, at most.
 const USE_NOTED_EVERY: Duration = Duration::from_secs(60);
 /// How long ended sessions are shown.
@@ -98,6 +103,8 @@ pub struct SessionView {
     pub id: String,
     /// The person's principal.
     pub person: String,
+    /// Whether a provider vouched for the person, in place of a password of theirs.
+    pub by_provider: bool,
     /// When it began.
     pub created_at: Timestamp,
     /// When it was last used, to within a minute.
@@ -117,7 +124,7 @@ pub struct SessionView {
 macro_rules! select_sessions {
     ($rest:literal) => {
         concat!(
-            "SELECT id, principal, created_at, seen_at, idle_until, expires_at, address, agent, ended_at, ended_by ",
+            "SELECT id, principal, proved_by, created_at, seen_at, idle_until, expires_at, address, agent, ended_at, ended_by ",
             "FROM sessions ",
             $rest
         )
@@ -131,6 +138,7 @@ impl SessionView {
         Ok(Self {
             id: row.get("id")?,
             person: row.get("principal")?,
+            by_provider: row.get::<String>("proved_by")? != BY_PASSWORD,
             created_at: row.get("created_at")?,
             seen_at: row.get("seen_at")?,
             idle_until: row.get("idle_until")?,
@@ -259,7 +267,7 @@ impl Sessions<'_> {
                     params![known.id.as_str(), now, step],
                 )
                 .await?;
-                let view = insert(tx, &known.id, &hash, &origin, rules).await?;
+                let view = insert(tx, &known.id, &hash, BY_PASSWORD, &origin, rules).await?;
                 let who = actor_of(&view, &known.name, Grants::none(), false, origin.address.clone());
                 let entry = Entry::by(&who, &nowhere(), "session.begin")
                     .subject(&view.id)
@@ -366,7 +374,9 @@ impl Sessions<'_> {
         if now.since(session.seen_at) >= USE_NOTED_EVERY {
             self.note_use(&session, rules.idle).await?;
         }
-        let unfinished = rules.second_factor && person.second_factor_at.is_none();
+        // How a provider has people prove themselves is its own business.
+        let unfinished =
+            rules.second_factor && !session.by_provider && person.second_factor_at.is_none();
         let grants = if unfinished { Grants::none() } else { grants };
         let address = address.map(str::to_owned);
         Ok(Some(actor_of(
@@ -592,6 +602,7 @@ async fn insert(
     tx: &mut Tx<'_>,
     person: &str,
     hash: &str,
+    proved_by: &str,
     origin: &Origin,
     rules: Rules,
 ) -> Result<SessionView> {
@@ -604,6 +615,7 @@ async fn insert(
     let view = SessionView {
         id,
         person: person.to_owned(),
+        by_provider: proved_by != BY_PASSWORD,
         created_at: now,
         seen_at: now,
         idle_until: now.plus(rules.idle).min(expires_at),
@@ -614,7 +626,7 @@ async fn insert(
     };
     tx.execute(
         "INSERT INTO sessions (id, principal, hash, proved_by, created_at, seen_at, idle_until, expires_at, address, agent) \
-         VALUES ($1, $2, $3, 'password', $4, $4, $5, $6, $7, $8)",
+         VALUES ($1, $2, $3, $9, $4, $4, $5, $6, $7, $8)",
         params![
             view.id.as_str(),
             person,
@@ -623,7 +635,8 @@ async fn insert(
             view.idle_until,
             expires_at,
             view.address.as_deref(),
-            view.agent.as_deref()
+            view.agent.as_deref(),
+            proved_by
         ],
     )
     .await?;

@@ -10,10 +10,11 @@ use apple::business_manager::BusinessSettings;
 use apple::dep::DepSettings;
 use apple::escrow_key_unlock::UnlockSettings;
 use apple::transport::{
-    EndpointError, ExtraAuthorities, ExtraAuthoritiesError, Origin, OriginError, Timeouts,
+    Endpoint, EndpointError, ExtraAuthorities, ExtraAuthoritiesError, Origin, OriginError, Timeouts,
 };
 use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
+use escrow::permit::Role;
 use escrow::sessions::Rules;
 use serde::Deserialize;
 use url::Url;
@@ -52,6 +53,8 @@ pub struct Config {
     /// `[sign_in]`
     #[serde(default)]
     pub sign_in: SignIn,
+    /// `[single_sign_on]`
+    pub single_sign_on: Option<SingleSignOn>,
     /// `[process]`
     #[serde(default)]
     pub process: Process,
@@ -249,6 +252,56 @@ impl Default for SignIn {
     }
 }
 
+/// `[single_sign_on]`: who vouches for people, by OpenID Connect.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SingleSignOn {
+    /// The provider's address, as it calls itself: https, or http on this machine.
+    pub issuer: String,
+    /// What we are called there.
+    pub client_id: String,
+    /// A file with the secret that goes with it; none for a public client.
+    pub client_secret_file: Option<PathBuf>,
+    /// What is asked for beside `openid`.
+    #[serde(default = "usual_scopes")]
+    pub scopes: Vec<String>,
+    /// The claim that is the name to sign in with.
+    #[serde(default = "usual_login")]
+    pub login_claim: String,
+    /// The claim that lists groups.
+    #[serde(default = "usual_groups")]
+    pub groups_claim: String,
+    /// Ways of proving oneself (`amr`) of which one must have been used; without them the provider decides.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// `[[single_sign_on.groups]]`: what groups give.
+    pub groups: Vec<Group>,
+}
+
+fn usual_scopes() -> Vec<String> {
+    ["profile", "email", "groups"].map(str::to_owned).to_vec()
+}
+
+fn usual_login() -> String {
+    "preferred_username".to_owned()
+}
+
+fn usual_groups() -> String {
+    "groups".to_owned()
+}
+
+/// `[[single_sign_on.groups]]`: what a group gives.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// The group, as the provider writes it.
+    pub name: String,
+    /// The organisation, by name; all of them without one.
+    pub organisation: Option<String>,
+    /// The roles.
+    pub roles: Vec<Role>,
+}
+
 /// `[process]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -326,6 +379,12 @@ pub enum ConfigError {
     /// Rows for a syslog that is not named.
     #[error("[audit] stream_syslog needs syslog, which names where it listens")]
     NoSyslog,
+    /// The provider's address.
+    #[error("[single_sign_on] issuer: {0}")]
+    Issuer(EndpointError),
+    /// A provider that this build has no use for.
+    #[error("[single_sign_on] is there, and this program was built without the feature `oidc`")]
+    NoSingleSignOn,
     /// No key is named.
     #[error(
         "no key is named: give key_file under [keys], or the systemd credential `lockwarden-key`"
@@ -486,10 +545,36 @@ impl Config {
             mdm_timeout: seconds(self.mdm.timeout_seconds)?,
             outside: self.outside()?,
             sign_in,
+            single_sign_on: self.single_sign_on()?,
             in_flight: self.work.in_flight,
             pace: Rate::per_second(self.work.calls_per_second),
             ..Settings::new(self.listen.address)
         })
+    }
+
+    fn single_sign_on(&self) -> Result<Option<crate::SingleSignOn>, ConfigError> {
+        let Some(given) = &self.single_sign_on else {
+            return Ok(None);
+        };
+        if !cfg!(feature = "oidc") {
+            return Err(ConfigError::NoSingleSignOn);
+        }
+        let _: Endpoint = given.issuer.parse().map_err(ConfigError::Issuer)?;
+        let groups = given.groups.iter().map(|group| crate::Group {
+            name: group.name.clone(),
+            organisation: group.organisation.clone(),
+            roles: group.roles.clone(),
+        });
+        Ok(Some(crate::SingleSignOn {
+            issuer: given.issuer.clone(),
+            client_id: given.client_id.clone(),
+            client_secret_file: given.client_secret_file.clone(),
+            scopes: given.scopes.clone(),
+            login_claim: given.login_claim.clone(),
+            groups_claim: given.groups_claim.clone(),
+            methods: given.methods.clone(),
+            groups: groups.collect(),
+        }))
     }
 
     fn outside(&self) -> Result<Outside, ConfigError> {
@@ -635,6 +720,14 @@ mod tests {
                 "enrolment_url",
             ),
             ("[apple]\ntoken_url = \"http://apple.com/t\"", "token_url"),
+            (
+                "[single_sign_on]\nissuer = \"http://id.example.org\"\nclient_id = \"x\"\ngroups = []",
+                if cfg!(feature = "oidc") {
+                    "issuer"
+                } else {
+                    "oidc"
+                },
+            ),
             ("[apple]\nlist_minutes = 0", "list_minutes"),
             ("[apple]\ntimeout_seconds = 0", "timeout"),
             ("[work]\nin_flight = 1", "in_flight"),

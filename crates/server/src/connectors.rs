@@ -125,6 +125,18 @@ impl Client {
         http_client::deliver(&self.http, address, shown, headers, json).await
     }
 
+    /// Makes a call that a library made up, and gives what was answered.
+    ///
+    /// # Errors
+    /// In words, why there is no answer.
+    #[cfg(feature = "oidc")]
+    pub(crate) async fn call(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Vec<u8>>, String> {
+        http_client::call(&self.http, request).await
+    }
+
     fn caller<'a>(&'a self, connection: &'a OpenConnection) -> http_client::Caller<'a> {
         http_client::Caller {
             http: &self.http,

@@ -283,6 +283,7 @@ async fn inside(
         connections.extend(escrow.connections().list(&permit).await?);
     }
     people(escrow, &actor, &organisations, found).await?;
+    single_sign_on(settings, &organisations, found);
     certificates(escrow, &connections, now, found).await?;
     journal(escrow, found).await?;
     server_tokens(escrow, now, found).await?;
@@ -379,6 +380,28 @@ async fn people(
         }
     }
     Ok(())
+}
+
+/// Whether the groups of a provider give roles in organisations that there are.
+fn single_sign_on(settings: &Settings, organisations: &[Organisation], found: &mut Vec<Finding>) {
+    let Some(provider) = &settings.single_sign_on else {
+        return;
+    };
+    let missing: Vec<&str> = provider
+        .groups
+        .iter()
+        .filter_map(|group| group.organisation.as_deref())
+        .filter(|name| !organisations.iter().any(|one| one.name == *name))
+        .collect();
+    found.push(if missing.is_empty() {
+        Finding::ok("single_sign_on", format!("by {}", provider.issuer))
+    } else {
+        Finding::fail(
+            "single_sign_on",
+            format!("there is no organisation called {}", missing.join(", ")),
+            "correct [[single_sign_on.groups]]; until then these groups give nothing",
+        )
+    });
 }
 
 /// So long without a checkpoint means that no server sends any.

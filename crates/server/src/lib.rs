@@ -14,6 +14,7 @@ mod notices;
 mod outside;
 mod services;
 mod settings;
+mod single_sign_on;
 pub mod telemetry;
 pub mod tls;
 mod worker;
@@ -22,6 +23,7 @@ pub use http::api::description;
 pub use http::extract::misleads;
 pub use outside::{Outside, Syslog, SyslogError};
 pub use settings::Settings;
+pub use single_sign_on::{Group, SingleSignOn};
 
 use std::sync::Arc;
 
@@ -54,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) refusals: http::refusals::Refusals,
     /// Held while the audit record is verified: that reads all of it.
     pub(crate) verifying: tokio::sync::Mutex<()>,
+    /// What is known of the provider of identities.
+    pub(crate) provider: single_sign_on::Provider,
     /// Where it is reached, `http://address:port` or as configured.
     pub(crate) url: String,
 }
@@ -91,6 +95,7 @@ impl App {
             hooks: http::hooks::Hooks::default(),
             refusals: http::refusals::Refusals::default(),
             verifying: tokio::sync::Mutex::default(),
+            provider: single_sign_on::Provider::default(),
             url: String::new(),
             settings,
         })

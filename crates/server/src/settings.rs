@@ -14,6 +14,7 @@ use escrow::sessions::Rules as SignInRules;
 use url::Url;
 
 use crate::outside::Outside;
+use crate::single_sign_on::SingleSignOn;
 
 /// How a server runs. What can change while it runs is in the vault instead.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub struct Settings {
     pub outside: Outside,
     /// How long people stay signed in, and what it takes.
     pub sign_in: SignInRules,
+    /// Who vouches for people, beside their own passwords.
+    pub single_sign_on: Option<SingleSignOn>,
     /// Everything is said to be a sandbox.
     pub sandbox: bool,
 }
@@ -91,6 +94,7 @@ impl Settings {
             connections: 768,
             outside: Outside::default(),
             sign_in: SignInRules::default(),
+            single_sign_on: None,
             sandbox: false,
         }
     }

@@ -64,6 +64,7 @@ pub mod devices;
 mod fault;
 mod form;
 mod http_client;
+mod identity_provider;
 mod journal;
 mod listener;
 pub mod mail;
@@ -84,6 +85,7 @@ pub use self::{
     dep::{Dep, DepDevice, DepFault, DepOptions, DepToken, NanoDep, NanoDepOptions},
     devices::{Device, DeviceSpec, Kind, SlotOrder, Udid},
     fault::{Fault, Gate},
+    identity_provider::{IdentityClaims, IdentityFault, IdentityProvider},
     journal::{Journal, PATIENCE},
     mail::{Mail, MailSecurity, MailServer},
     nanomdm::{ApiFault, NanoMdm, NanoMdmOptions, Webhook, WebhookFault},

@@ -298,3 +298,85 @@ fn who_lost_everything_is_rescued_on_the_machine_itself() {
         .collect();
     assert!(actions.contains(&"person.reset"), "{actions:?}");
 }
+
+/// A person who signs in at a provider, with the real program, the real server and a browser that follows one redirect.
+#[cfg(feature = "oidc")]
+#[test]
+fn a_person_signs_in_at_a_provider_and_brings_a_word_back_to_the_terminal() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::Stdio;
+
+    let installation = Installation::new();
+    let provider = installation.runtime.block_on(async {
+        sim::IdentityProvider::start(sim::Now::wall(), "lockwarden", None)
+            .await
+            .unwrap()
+    });
+    let claims =
+        serde_json::json!({ "preferred_username": "ann", "name": "Ann", "groups": ["desk"] });
+    provider.set_person(Some(sim::IdentityClaims {
+        subject: "ann-for-ever".to_owned(),
+        in_token: claims.as_object().unwrap().clone(),
+        ..sim::IdentityClaims::default()
+    }));
+    let mut config = std::fs::read_to_string(installation.config()).unwrap();
+    config.push_str(&format!(
+        "\n[single_sign_on]\nissuer = \"{}\"\nclient_id = \"lockwarden\"\n\
+         [[single_sign_on.groups]]\nname = \"desk\"\norganisation = \"Example School\"\nroles = [\"viewer\"]\n",
+        provider.url()
+    ));
+    std::fs::write(installation.config(), config).unwrap();
+    let server = installation.serve();
+
+    let ann = Person::new(&installation, "ann");
+    let arguments = [
+        "sign-in",
+        "--single-sign-on",
+        "--answer-file",
+        "-",
+        "--url",
+        &server.url,
+    ];
+    let mut child = ann
+        .cli(&arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let (_, page) = line.trim().split_once(": http").unwrap();
+    let page = format!("http{page}");
+    let sent = browse(&page);
+    let (_, back) = sent.split_once("location: ").unwrap();
+    let page = browse(back.lines().next().unwrap());
+    let (_, rest) = page.split_once("<code>").unwrap();
+    let word = rest.split_once("</code>").unwrap().0.to_owned();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{word}").unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(ann.run(&["devices", "list"], "").status, 0);
+    assert_eq!(ann.run(&["people", "list"], "").status, 1);
+    assert!(!installation.log().contains(&word));
+}
+
+/// What a browser is answered at an address of this machine, head and body.
+#[cfg(feature = "oidc")]
+fn browse(url: &str) -> String {
+    use std::io::{Read as _, Write as _};
+
+    let (address, path) = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once('/')
+        .unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}

@@ -46,6 +46,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_keys", oldest_compatible: 8),
     // An older program would tell nobody.
     migration!(9, "0009_notices", oldest_compatible: 9),
+    // A program of before would ask people for a second factor here whom a provider vouches for, and let nobody more in.
+    migration!(10, "0010_single_sign_on", oldest_compatible: 9),
 ];
 
 /// The schema this program knows.

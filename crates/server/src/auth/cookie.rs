@@ -12,8 +12,37 @@ use crate::App;
 const NAME: &str = "__Host-lockwarden";
 const SITE: &str = "sec-fetch-site";
 
+/// What a browser keeps of a sign-in that is under way. It is sent with the way back from another site, so the site is not held to.
+const TICKET: &str = "__Host-lockwarden-ticket";
+
 /// The session in a request's cookie.
 pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
+    named(headers, NAME)
+}
+
+/// The ticket in a request's cookie.
+pub(crate) fn ticket(headers: &HeaderMap) -> Option<&str> {
+    named(headers, TICKET)
+}
+
+/// The header that has a browser keep a ticket.
+pub(crate) fn set_ticket(ticket: &str) -> Option<HeaderValue> {
+    let line = Zeroizing::new(format!(
+        "{TICKET}={ticket}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600"
+    ));
+    let mut value = HeaderValue::from_str(&line).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The header that has a browser forget it.
+pub(crate) fn forget_ticket() -> HeaderValue {
+    HeaderValue::from_static(
+        "__Host-lockwarden-ticket=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0",
+    )
+}
+
+fn named<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     headers
         .get_all(header::COOKIE)
         .iter()
@@ -21,7 +50,7 @@ pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
         .flat_map(|line| line.split(';'))
         .find_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;
-            (name == NAME).then_some(value)
+            (name == wanted).then_some(value)
         })
 }
 

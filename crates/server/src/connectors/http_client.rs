@@ -18,6 +18,9 @@ use super::{ClientError, Delegated};
 
 /// The most that is read of an answer, bytes.
 const LIMIT: usize = 64 * 1024;
+/// The same of what a provider of identities says.
+#[cfg(feature = "oidc")]
+const LONGEST: usize = 1024 * 1024;
 /// The most of an MDM's own words that is shown, characters.
 const WORDS: usize = 300;
 /// Finding the address, connecting and the TLS handshake; held below the time-out of the whole call, so that a failure to
@@ -255,6 +258,31 @@ pub(super) async fn deliver(
             )))
         }
     }
+}
+
+/// Makes a call that a library made up. An answer that is longer than [`LONGEST`] is none.
+#[cfg(feature = "oidc")]
+pub(super) async fn call(
+    http: &reqwest::Client,
+    request: http::Request<Vec<u8>>,
+) -> Result<http::Response<Vec<u8>>, String> {
+    let failed = |error: reqwest::Error| {
+        shorten(&escrow_key_unlock::failed(&error.without_url(), &[]).diagnostic)
+    };
+    let request = reqwest::Request::try_from(request).map_err(failed)?;
+    let mut response = http.execute(request).await.map_err(failed)?;
+    let mut answer = http::Response::builder().status(response.status());
+    if let Some(headers) = answer.headers_mut() {
+        headers.clone_from(response.headers());
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > LONGEST {
+            return Err(format!("the answer is longer than {LONGEST} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    answer.body(body).map_err(|error| error.to_string())
 }
 
 async fn read(mut response: reqwest::Response) -> Reply {

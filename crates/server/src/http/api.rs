@@ -34,6 +34,7 @@ mod people;
 mod push_certificates;
 mod sessions;
 mod shown;
+mod single_sign_on;
 mod tokens;
 mod unlocks;
 
@@ -90,6 +91,7 @@ routes! {
     sessions: sign_in __path_sign_in, take_invitation __path_take_invitation, sign_out __path_sign_out, list __path_list,
         end __path_end, change_password __path_change_password, make_second_factor __path_make_second_factor,
         confirm_second_factor __path_confirm_second_factor;
+    single_sign_on: begin __path_begin, end __path_end, come_back __path_come_back;
     approvals: list __path_list, show __path_show, cancel __path_cancel, approve __path_approve, refuse __path_refuse,
         list_policies __path_list_policies, set_policy __path_set_policy, list_emergencies __path_list_emergencies,
         acknowledge __path_acknowledge;

@@ -162,6 +162,55 @@ impl Problem {
         .hint("Send it as `Authorization: Bearer lw_token_...`. `lockwarden sign-in` begins a session, `lockwarden token create` makes a token.")
     }
 
+    /// Nobody vouches for people here.
+    pub(crate) fn no_single_sign_on() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no-single-sign-on",
+            "There is no single sign-on here",
+            "No provider of identities is configured, or the server was built without the feature `oidc`.",
+        )
+        .hint("Sign in with a password; `[single_sign_on]` in the configuration names a provider.")
+    }
+
+    /// A sign-in that came to nothing.
+    pub(crate) fn sign_in_over() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "sign-in-over",
+            "Not signed in",
+            "The sign-in is older than ten minutes, another one's, or was used; or the provider does not vouch for anybody with it.",
+        )
+        .hint("Begin again. When it goes on like this, the server's log says what the provider did.")
+    }
+
+    /// Who they are is known, and they are not let in.
+    pub(crate) fn not_admitted(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not-admitted", "Not let in", detail)
+    }
+
+    /// The provider of identities does not answer as it must.
+    #[cfg(feature = "oidc")]
+    pub(crate) fn provider_unusable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "provider-unusable",
+            "The provider of identities cannot be used",
+            "It does not answer, or not as it must; nobody was signed in.",
+        )
+        .hint("The server's log says more. Who has a password here signs in with it.")
+    }
+
+    /// The status, and the same in words for a page.
+    pub(crate) fn in_words(&self) -> (StatusCode, String) {
+        let status = StatusCode::from_u16(self.0.status);
+        let hint = self.0.hint.as_deref().unwrap_or_default();
+        (
+            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            format!("{} {hint}", self.0.detail).trim().to_owned(),
+        )
+    }
+
     /// A browser sent its session, and not for a page of ours.
     pub(crate) fn foreign_page() -> Self {
         Self::new(

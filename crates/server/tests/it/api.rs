@@ -16,6 +16,7 @@ mod audit;
 mod codes;
 mod description;
 mod devices;
+#[cfg(feature = "archive")]
 mod exports;
 mod locks;
 mod mdm;
@@ -25,6 +26,8 @@ mod refusals;
 mod routes;
 mod server_tokens;
 pub(crate) mod sessions;
+#[cfg(feature = "oidc")]
+mod single_sign_on;
 mod unlocks;
 
 /// Whoever asks with a token.

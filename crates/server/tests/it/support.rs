@@ -27,7 +27,7 @@ use escrow::push_certificates::{NewPushCertificate, PushCertificateView};
 use escrow::{Escrow, Opening};
 use seal::{KeyEncryptionKey, RecoveryKey};
 use server::lifecycle::{self, Running, Setup};
-use server::{Outside, Settings};
+use server::{Outside, Settings, SingleSignOn};
 use sim::nanomdm::{AppleEndpoint, Flavour};
 use sim::{
     Apple, AppleOptions, BusinessManager, Dep, Device, DeviceSpec, Kind, NanoMdm, NanoMdmOptions,
@@ -71,6 +71,10 @@ pub(crate) struct Options {
     pub(crate) outside: Outside,
     /// Authorities believed beside the public ones when MDMs and mail servers are reached.
     pub(crate) mdm_authorities: ExtraAuthorities,
+    /// Who vouches for people.
+    pub(crate) single_sign_on: Option<SingleSignOn>,
+    /// A clock that another fake goes by already.
+    pub(crate) clock: Option<ManualClock>,
 }
 
 impl Default for Options {
@@ -86,6 +90,8 @@ impl Default for Options {
             client_timeout: PATIENCE,
             outside: Outside::default(),
             mdm_authorities: ExtraAuthorities::default(),
+            single_sign_on: None,
+            clock: None,
         }
     }
 }
@@ -115,7 +121,10 @@ impl Stage {
     }
 
     pub(crate) async fn with(options: Options) -> Self {
-        let clock = ManualClock::new(BEGINNING);
+        let clock = options
+            .clock
+            .clone()
+            .unwrap_or_else(|| ManualClock::new(BEGINNING));
         let apple = Apple::start(AppleOptions {
             now: now_of(&clock),
             ..AppleOptions::default()
@@ -133,6 +142,7 @@ impl Stage {
         settings.client_timeout = options.client_timeout;
         settings.outside = options.outside.clone();
         settings.mdm_authorities = options.mdm_authorities.clone();
+        settings.single_sign_on = options.single_sign_on.clone();
 
         let folder = TempDir::new().unwrap();
         let escrow = open(&folder, &clock).await;
@@ -454,6 +464,14 @@ pub(crate) fn client() -> reqwest::Client {
         .timeout(PATIENCE)
         .build()
         .unwrap()
+}
+
+#[cfg(feature = "oidc")]
+/// A clock in the test's hands, and the same for fakes that are there before the stage is.
+pub(crate) fn clock_of_providers() -> (ManualClock, Now) {
+    let clock = ManualClock::new(BEGINNING);
+    let now = now_of(&clock);
+    (clock, now)
 }
 
 fn now_of(clock: &ManualClock) -> Now {

@@ -34,6 +34,8 @@ pub(super) struct Person {
     password_at: Option<Moment>,
     /// Since when they have a second factor.
     second_factor_at: Option<Moment>,
+    /// The provider of identities that vouches for them, by its address.
+    provider: Option<String>,
     /// When they last signed in.
     signed_in_at: Option<Moment>,
     created_at: Moment,
@@ -65,6 +67,7 @@ impl From<PersonView> for Person {
             invited_until: view.invited_until.map(Moment),
             password_at: view.password_at.map(Moment),
             second_factor_at: view.second_factor_at.map(Moment),
+            provider: view.provider,
             signed_in_at: view.signed_in_at.map(Moment),
             created_at: view.created_at.into(),
             created_by: view.created_by,

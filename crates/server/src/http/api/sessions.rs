@@ -1,5 +1,6 @@
 //! Signing in and out, and what people do about how they prove who they are.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use activation_lock::time::Timestamp;
@@ -43,9 +44,9 @@ pub(super) struct Claimed {
 pub(super) struct Begun<'a> {
     /// The text, for `Authorization: Bearer`; left out when it is in a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<&'a str>,
+    pub(super) session: Option<&'a str>,
     #[serde(flatten)]
-    view: Session,
+    pub(super) view: Session,
 }
 
 /// A session: everything but its text.
@@ -55,6 +56,8 @@ pub(super) struct Session {
     /// Whether it opens anything now.
     live: bool,
     created_at: Moment,
+    /// Whether a provider of identities vouched for the person, in place of a password of theirs.
+    by_provider: bool,
     /// When it was last used, to within a minute.
     seen_at: Moment,
     /// When it ends if it is not used.
@@ -78,6 +81,7 @@ impl Session {
         Self {
             id: view.id,
             live,
+            by_provider: view.by_provider,
             created_at: view.created_at.into(),
             seen_at: view.seen_at.into(),
             idle_until: view.idle_until.into(),
@@ -121,12 +125,7 @@ pub(super) async fn sign_in(
         password: Password::claimed(given.password.into_text()),
         code: given.code.map(Secret::into_text),
     };
-    let agent = headers.get(header::USER_AGENT);
-    let agent = agent.and_then(|agent| agent.to_str().ok());
-    let origin = Origin {
-        address: address.map(|ip| ip.to_string()),
-        agent: agent.map(str::to_owned),
-    };
+    let origin = origin_of(&headers, address);
     let rules = app.settings.sign_in;
     match app.escrow.sessions().sign_in(claim, origin, rules).await? {
         SignIn::In(view, text) => {
@@ -161,7 +160,17 @@ pub(super) async fn sign_in(
     }
 }
 
-fn too_many(wait: Duration) -> Problem {
+/// Where somebody signs in from, as the request has it.
+pub(super) fn origin_of(headers: &HeaderMap, address: Option<IpAddr>) -> Origin {
+    let agent = headers.get(header::USER_AGENT);
+    let agent = agent.and_then(|agent| agent.to_str().ok());
+    Origin {
+        address: address.map(|ip| ip.to_string()),
+        agent: agent.map(str::to_owned),
+    }
+}
+
+pub(super) fn too_many(wait: Duration) -> Problem {
     Problem::new(
         StatusCode::TOO_MANY_REQUESTS,
         "too-many-tries",
