@@ -6,10 +6,10 @@ use activation_lock::device::{Imei, Meid, ProductType, SerialNumber};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use server::lifecycle;
 
-use crate::api::{Api, Ask, ServerArgs};
+use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{secret_file, show};
 
@@ -36,6 +36,27 @@ enum DevicesCommand {
     AddCode(AddCodeArgs),
     /// Have a device asked for its code again
     Refresh(ShowArgs),
+    /// Remove a device for ever, with its codes and all else that is kept of it
+    ///
+    /// Nothing of a device goes in any other way. The audit record stays, and so do backups made before. A device that an MDM or
+    /// Apple's list still has becomes known anew, without its codes.
+    Purge(PurgeArgs),
+}
+
+#[derive(Args)]
+struct PurgeArgs {
+    /// The serial number
+    serial: SerialNumber,
+    /// Why: kept on record
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// Also when it is locked, or may be: then nobody but Apple can unlock it
+    #[arg(long)]
+    even_though_locked: bool,
+    #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Args)]
@@ -133,6 +154,7 @@ pub(crate) async fn run(args: DevicesArgs, voice: Voice) -> Outcome {
         DevicesCommand::Set(args) => set(args, voice).await,
         DevicesCommand::AddCode(args) => add_code(args, voice).await,
         DevicesCommand::Refresh(args) => refresh(args, voice).await,
+        DevicesCommand::Purge(args) => purge(args, voice).await,
         DevicesCommand::List(args) => list(args, voice).await,
         DevicesCommand::Show(args) => show(args, voice).await,
     }
@@ -240,6 +262,21 @@ async fn refresh(args: ShowArgs, voice: Voice) -> Outcome {
         show::pairs(&asked, &[("serial", "serial"), ("asked", "asked")])
     })?;
     voice.talk("the device is asked; `lockwarden devices show` shows its answer");
+    Ok(DONE)
+}
+
+async fn purge(args: PurgeArgs, voice: Voice) -> Outcome {
+    let why = json!({
+        "reason": reason(&args.reason)?,
+        "even_though_locked": args.even_though_locked,
+    });
+    let api = Api::new(&args.server, voice)?.with_leave(&args.leave)?;
+    let path = ["devices", args.serial.as_str(), "purge"];
+    let removed = api.ask(Ask::post(&path).json(&why)?).await?.json()?;
+    voice.data(&removed, || {
+        show::pairs(&removed, &[("serial", "serial"), ("codes", "codes")])
+    })?;
+    voice.talk("it is removed for ever; the audit record and backups made before still tell of it");
     Ok(DONE)
 }
 

@@ -25,7 +25,11 @@ use crate::operations::{self, UnlockSummary};
 use crate::permit::{Actor, Edit, OrganisationId, Permit, Read};
 use crate::{Error, Escrow, Result, codes, search};
 
+mod purge;
 mod timeline;
+
+pub(crate) use purge::purged_at;
+pub use purge::{PurgeProblem, Purged};
 
 pub use timeline::TimelineEntry;
 use timeline::{History, timeline};

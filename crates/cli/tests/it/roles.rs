@@ -31,6 +31,11 @@ const TABLE: &[(&str, &[&str], Needs)] = &[
     ),
     ("devices refresh", &["KNOWN0000001"], &["refresh"]),
     (
+        "devices purge",
+        &["NOSUCHDEVICE", "--reason", "x"],
+        &["purge"],
+    ),
+    (
         "reveal",
         &["KNOWN0000001", "--reason", "x"],
         &["reveal", "read"],

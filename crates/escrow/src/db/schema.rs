@@ -48,6 +48,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(9, "0009_notices", oldest_compatible: 9),
     // A program of before would ask people for a second factor here whom a provider vouches for, and let nobody more in.
     migration!(10, "0010_single_sign_on", oldest_compatible: 9),
+    // A program of before would bring back from the lock journal what a person had removed.
+    migration!(11, "0011_purges", oldest_compatible: 11),
 ];
 
 /// The schema this program knows.

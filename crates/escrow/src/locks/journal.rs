@@ -1,6 +1,7 @@
 //! The lock journal: the second place where the code of every lock is, before its call leaves (R4).
 //!
-//! A text file beside the database, only ever added to, but that lines are sealed anew when keys are exchanged; one line a call: version, organisation, call, and a cell that holds the
+//! A text file beside the database, only ever added to, but that lines are sealed anew when keys are
+//! exchanged and go when a person has their device removed for ever; one line a call: version, organisation, call, and a cell that holds the
 //! rest. Each line is on disk before [`LockJournal::append`] returns. A line that a crash cut off was never followed by a call;
 //! the next one starts afresh. It is read at every start: what a database that was rolled back has forgotten is put back
 //! ([`super::replay`]).
@@ -129,30 +130,57 @@ impl LockJournal {
         Ok(counted.into_iter().collect())
     }
 
-    /// Seals anew what older keys sealed, and gives how many lines that were. The file is replaced at once, whole or not at all; a
-    /// line that does not open stays as it is.
+    /// Seals anew what older keys sealed, and gives how many lines that were. A line that does not open stays as it is.
     pub(crate) async fn reseal(&self, escrow: &Escrow) -> io::Result<i64> {
-        let (path, open, escrow) = (self.path.clone(), self.open.clone(), escrow.clone());
+        let escrow = escrow.clone();
+        let current = escrow.keyring().key_ids(Purpose::Cells)[0];
+        self.rewrite(move |line| {
+            let older =
+                cell_of(line).filter(|cell| Keyring::cell_key(cell).is_ok_and(|id| id != current));
+            let anew = older.and_then(|cell| anew(&escrow, line, &cell));
+            anew.map_or(Rewritten::Kept, Rewritten::Anew)
+        })
+        .await
+    }
+
+    /// Takes out the lines of calls that are to be forgotten, and gives how many those were. A line that does not open stays.
+    pub(crate) async fn forget(
+        &self,
+        escrow: &Escrow,
+        is_forgotten: impl Fn(&Record) -> bool + Send + 'static,
+    ) -> io::Result<i64> {
+        let escrow = escrow.clone();
+        self.rewrite(move |line| match open_line(&escrow, line) {
+            Some(record) if is_forgotten(&record) => Rewritten::Gone,
+            _ => Rewritten::Kept,
+        })
+        .await
+    }
+
+    /// Has every line looked at, and gives how many were changed. The file is replaced at once, whole or not at all, and nobody adds a
+    /// line meanwhile.
+    async fn rewrite(&self, judge: impl Fn(&str) -> Rewritten + Send + 'static) -> io::Result<i64> {
+        let (path, open) = (self.path.clone(), self.open.clone());
         tokio::task::spawn_blocking(move || {
-            // Nobody adds a line meanwhile.
             let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
             let before = text(&path)?;
-            let current = escrow.keyring().key_ids(Purpose::Cells)[0];
             let mut after = String::with_capacity(before.len());
-            let mut resealed = 0;
+            let mut changed = 0;
             for line in before.lines() {
-                let older = cell_of(line)
-                    .filter(|cell| Keyring::cell_key(cell).is_ok_and(|id| id != current));
-                match older.and_then(|cell| anew(&escrow, line, &cell)) {
-                    Some(line) => {
-                        resealed += 1;
+                match judge(line) {
+                    Rewritten::Kept => after.push_str(line),
+                    Rewritten::Anew(line) => {
+                        changed += 1;
                         after.push_str(&line);
                     }
-                    None => after.push_str(line),
+                    Rewritten::Gone => {
+                        changed += 1;
+                        continue;
+                    }
                 }
                 after.push('\n');
             }
-            if resealed > 0 {
+            if changed > 0 {
                 let beside = path.with_extension("new");
                 let mut file = OpenOptions::new()
                     .write(true)
@@ -168,7 +196,7 @@ impl LockJournal {
                 }
                 *open = None;
             }
-            Ok(resealed)
+            Ok(changed)
         })
         .await
         .map_err(io::Error::other)?
@@ -196,6 +224,13 @@ impl LockJournal {
             })
             .collect())
     }
+}
+
+/// What becomes of a line.
+enum Rewritten {
+    Kept,
+    Anew(String),
+    Gone,
 }
 
 /// The whole file; empty where there is none.

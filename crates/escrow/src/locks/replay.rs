@@ -1,14 +1,17 @@
 //! What the lock journal knows and the database has forgotten: put back at every start (R4). Where there is any, the database
 //! was rolled back or copied, and nothing fires by itself (R21).
 
+use std::collections::HashMap;
+
 use activation_lock::codes::CodeText;
+use activation_lock::time::Timestamp;
 
 use super::Locks;
 use super::journal::{Line, Record};
 use super::standing::refresh;
 use crate::db::{Tx, params};
 use crate::operations::worker;
-use crate::{Escrow, Result, audit, codes, organisations};
+use crate::{Escrow, Result, audit, codes, devices, organisations};
 
 /// What reading the journal gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct JournalState {
 /// What became of one line.
 enum Put {
     Known,
+    /// A person had the device removed since (R2).
+    Purged,
     Restored,
     Unplaced,
 }
@@ -46,7 +51,7 @@ impl Locks<'_> {
     /// When the journal cannot be read, or the database fails.
     pub async fn replay(&self) -> Result<Replayed> {
         let mut replayed = Replayed::default();
-        let mut held = None;
+        let (mut held, mut purged) = (None, false);
         for line in self.0.lock_journal().read(self.0)? {
             let record = match line {
                 Line::Record(record) => std::sync::Arc::new(record),
@@ -74,9 +79,13 @@ impl Locks<'_> {
                 .await?;
             match put {
                 Put::Known => {}
+                Put::Purged => purged = true,
                 Put::Restored => replayed.restored += 1,
                 Put::Unplaced => replayed.unplaced += 1,
             }
+        }
+        if purged {
+            self.forget_purged().await?;
         }
         if let Some(held) = held {
             tracing::warn!(
@@ -93,13 +102,42 @@ impl Locks<'_> {
         self.0
             .db
             .read(async move |tx| {
-                let known = is_known(tx, &record).await?;
+                let known = is_known(tx, &record).await? || is_purged(tx, &record).await?;
                 Ok(!known
                     && organisations::by_id(tx, &record.organisation)
                         .await?
                         .is_some())
             })
             .await
+    }
+
+    /// Takes out of the journal what a person had removed for ever (R2).
+    pub(crate) async fn forget_purged(&self) -> Result<()> {
+        let rows = self
+            .0
+            .db
+            .read(async move |tx| {
+                tx.fetch_all(
+                    "SELECT organisation, serial, purged_at FROM purges",
+                    params![],
+                )
+                .await
+            })
+            .await?;
+        let mut purges = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let device: (String, String) = (row.get("organisation")?, row.get("serial")?);
+            purges.insert(device, row.get::<Timestamp>("purged_at")?);
+        }
+        let forgotten = self.0.lock_journal().forget(self.0, move |record| {
+            let device = (
+                record.organisation.as_str().to_owned(),
+                record.serial.as_str().to_owned(),
+            );
+            is_before(record, purges.get(&device).copied())
+        });
+        forgotten.await?;
+        Ok(())
     }
 
     /// How the journal stands beside the database.
@@ -115,7 +153,9 @@ impl Locks<'_> {
                     let is_known = self
                         .0
                         .db
-                        .read(async move |tx| is_known(tx, &record).await)
+                        .read(async move |tx| {
+                            Ok(is_known(tx, &record).await? || is_purged(tx, &record).await?)
+                        })
                         .await?;
                     state.missing += usize::from(!is_known);
                 }
@@ -136,9 +176,25 @@ async fn is_known(tx: &mut Tx<'_>, record: &Record) -> Result<bool> {
         .is_some())
 }
 
+async fn is_purged(tx: &mut Tx<'_>, record: &Record) -> Result<bool> {
+    let at = devices::purged_at(tx, &record.organisation, &record.serial).await?;
+    Ok(is_before(record, at))
+}
+
+/// Whether a call began before its device was removed. In doubt it did not: a code is not lost.
+fn is_before(record: &Record, purged_at: Option<Timestamp>) -> bool {
+    let began_at = audit::moment_of(&record.call);
+    began_at
+        .zip(purged_at)
+        .is_some_and(|(began, purged)| began < purged)
+}
+
 async fn put(tx: &mut Tx<'_>, escrow: &Escrow, record: &Record) -> Result<Put> {
     if is_known(tx, record).await? {
         return Ok(Put::Known);
+    }
+    if is_purged(tx, record).await? {
+        return Ok(Put::Purged);
     }
     let organisation = organisations::by_id(tx, &record.organisation).await?;
     let text = CodeText::new(record.code.as_str().to_owned());

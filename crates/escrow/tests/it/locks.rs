@@ -30,6 +30,7 @@ use crate::support::{CODE_A, CODE_B, Vault};
 mod journal;
 mod late;
 mod listing;
+mod purge;
 mod standing;
 mod statuses;
 mod tokens;
@@ -236,6 +237,30 @@ impl Desk {
             .unwrap();
         assert!(matches!(asked, operations::Enqueued::New(_)), "{asked:?}");
         self.work_on_unlock(|_| Outcome::Refused).await
+    }
+
+    /// Unlocks the device with this code, and gives the unlock.
+    async fn work_unlock_with(&self, code: &str) -> String {
+        let permit: Permit<Unlock> = self.permit(SERIAL).await;
+        let new = NewUnlock {
+            serial: serial(SERIAL),
+            reason: "returned".to_owned(),
+            requester: "desk@example.org".to_owned(),
+            insists: false,
+            urgent: false,
+            idempotency: None,
+        };
+        let operations = self.escrow.operations();
+        let asked = operations.enqueue(&permit, new).await.unwrap();
+        let operations::Enqueued::New(view) = asked else {
+            panic!("it is new: {asked:?}")
+        };
+        self.work_on_unlock(|sent| match sent == code {
+            true => Outcome::Unlocked,
+            false => Outcome::Refused,
+        })
+        .await;
+        view.id
     }
 
     async fn work_on_unlock(&self, answer: impl Fn(&str) -> Outcome) -> Vec<String> {

@@ -31,6 +31,7 @@ mod me;
 mod notices;
 mod organisations;
 mod people;
+mod purge;
 mod push_certificates;
 mod sessions;
 mod shown;
@@ -70,6 +71,7 @@ macro_rules! routes {
 
 routes! {
     devices: list __path_list, show __path_show, set __path_set, refresh __path_refresh;
+    purge: device __path_device;
     codes: reveal __path_reveal, add __path_add;
     unlocks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;
     locks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;

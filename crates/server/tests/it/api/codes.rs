@@ -244,3 +244,30 @@ async fn bypass_codes_are_made_and_read() {
         .await;
     assert_eq!(both.refusal(), (400, "bad-request".to_owned()));
 }
+
+#[tokio::test]
+async fn r2_a_device_is_removed_for_ever_by_who_may_and_with_a_reason() {
+    let stage = Stage::new().await;
+    let client = Client::with(&stage, &["admin"]).await;
+    made_known(&client, "iPhone14,5").await;
+    client.post(CODES, json!({ "text": CODE_A })).await;
+    let path = "/v1/devices/SIMPHONE0001/purge";
+    let no_reason = client.post(path, json!({ "reason": " " })).await;
+    assert_eq!(no_reason.refusal(), (400, "bad-request".to_owned()));
+    let reader = Client::with(&stage, &["reveal"]).await;
+    assert_eq!(
+        reader.post(path, json!({ "reason": "sold" })).await.status,
+        403
+    );
+    let gone = client.post(path, json!({ "reason": "sold" })).await;
+    assert_eq!(
+        (gone.status, gone.json()),
+        (200, json!({ "serial": "SIMPHONE0001", "codes": 1 }))
+    );
+    assert_eq!(
+        client.get("/v1/devices/SIMPHONE0001").await.refusal(),
+        (404, "unknown-device".to_owned())
+    );
+    let rows = client.get("/v1/audit?action=device.purge").await.json();
+    assert_eq!(rows["items"][0]["reason"], "sold");
+}

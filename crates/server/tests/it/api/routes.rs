@@ -43,6 +43,12 @@ const TABLE: &[Row] = &[
     ),
     (
         "POST",
+        "/v1/devices/{serial}/purge",
+        "/v1/devices/NOSUCHDEVICE/purge",
+        &["purge"],
+    ),
+    (
+        "POST",
         "/v1/devices/{serial}/reveal",
         "/v1/devices/NOSUCHDEVICE/reveal",
         &["reveal", "read"],
