@@ -1,12 +1,16 @@
 //! `lockwarden approvals`, `policies` and `emergencies`: what takes other people.
 
 use clap::{Args, Subcommand};
+use escrow::Escrow;
+use escrow::approvals::{Action, Policy};
+use escrow::permit::{Actor, Admin, Permissions, Permit};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
+use crate::local::{self, ConfigArgs};
 use crate::show;
-use crate::voice::{DONE, Outcome, Voice};
+use crate::voice::{DONE, Failure, Outcome, Voice};
 
 /// Show and decide what people ask others for
 #[derive(Args)]
@@ -73,6 +77,22 @@ enum PoliciesCommand {
     List(PlainArgs),
     /// Set one; making it easier takes the approval that it asks for so far
     Set(SetArgs),
+    /// Have an action take nobody else, on this machine, when there is nobody left who could say yes
+    ///
+    /// The server must be stopped. It is on record, and others are told when the server runs again.
+    Rescue(PolicyRescueArgs),
+}
+
+#[derive(Args)]
+struct PolicyRescueArgs {
+    /// What it is about
+    #[arg(value_parser = ["reveal", "unlock", "lock", "export", "purge"])]
+    action: String,
+    /// The organisation, when there are several
+    #[arg(long, value_name = "NAME")]
+    organisation: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 #[derive(Args)]
@@ -219,7 +239,52 @@ pub(crate) async fn policies(args: PoliciesArgs, voice: Voice) -> Outcome {
             let ask = Ask::new(Method::PUT, &path).json(&wanted)?;
             listed(&api, ask, POLICIES, voice).await
         }
+        PoliciesCommand::Rescue(args) => {
+            let config = args.config.read()?;
+            let escrow = local::open(&config, voice).await?;
+            let rescued = loosen_here(&escrow, &args).await;
+            escrow.close().await;
+            let name = rescued?;
+            voice.done(
+                "rescued",
+                &args.action,
+                format!(
+                    "{} takes nobody else in {name} now; set a policy that can be met",
+                    args.action
+                ),
+            )
+        }
     }
+}
+
+async fn loosen_here(escrow: &Escrow, args: &PolicyRescueArgs) -> Result<String, Failure> {
+    let failed = |error: escrow::Error| Failure::new(error.to_string());
+    let actor = Actor::system("command line", Permissions::all());
+    let all = escrow.organisations().list(&actor).await.map_err(failed)?;
+    let named = |name: &String| {
+        all.iter()
+            .find(|one| one.name == *name || one.id.as_str() == name)
+    };
+    let organisation = match (&args.organisation, all.as_slice()) {
+        (Some(name), _) => named(name).ok_or_else(|| Failure::new("there is no such organisation")),
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Failure::usage(
+            "there are several organisations: name one with --organisation",
+        )),
+    }?;
+    let action =
+        Action::from_name(&args.action).ok_or_else(|| Failure::usage("there is no such action"))?;
+    let permit: Permit<Admin> = escrow
+        .authorise(&actor, &organisation.id, "policies")
+        .await
+        .map_err(failed)?;
+    let set = escrow
+        .policies()
+        .set(&permit, action, Policy::default())
+        .await;
+    set.map_err(failed)?
+        .map_err(|problem| Failure::new(problem.to_string()))?;
+    Ok(organisation.name.clone())
 }
 
 /// Runs `emergencies`.

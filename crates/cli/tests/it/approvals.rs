@@ -12,7 +12,7 @@ use crate::support::wait_for;
 /// The exit status when others were asked.
 const ASKED: i32 = 10;
 
-fn actions(person: &Person<'_>) -> Vec<String> {
+pub(crate) fn actions(person: &Person<'_>) -> Vec<String> {
     let listed = person.ok(&["audit", "list", "--limit", "200"], "");
     let rows = listed.as_array().cloned().unwrap_or_else(|| vec![listed]);
     rows.iter()
@@ -21,7 +21,7 @@ fn actions(person: &Person<'_>) -> Vec<String> {
 }
 
 /// What was asked for, by its identifier in the failure.
-fn asked(done: &crate::support::Finished) -> String {
+pub(crate) fn asked(done: &crate::support::Finished) -> String {
     assert_eq!(done.status, ASKED, "{}", done.stderr);
     let failure: Value = serde_json::from_str(&done.stderr).unwrap();
     let what = failure["error"].as_str().unwrap();
@@ -221,4 +221,35 @@ fn codes_are_taken_away_in_a_table_by_two_people_only_and_the_approval_is_for_th
     for action in ["code.export", "code.exported", "code.export_ended"] {
         assert!(recorded.iter().any(|one| one == action), "{recorded:?}");
     }
+}
+
+#[test]
+fn a_policy_that_nobody_can_meet_any_more_is_loosened_on_the_machine_itself() {
+    let installation = Installation::new();
+    let server = installation.serve();
+    let zoe = Person::first(&installation, &server);
+    let _max = Person::another(&zoe, &server, "max", &["approver"]);
+    zoe.ok(&["policies", "set", "reveal", "--people", "1"], "");
+    zoe.ok(&["people", "disable", "max"], "");
+    let stuck = zoe.run(&["policies", "set", "reveal", "--people", "0"], "");
+    assert!(stuck.status == 1 && stuck.stderr.contains("another person"));
+    let config = installation.config();
+    let rescue = [
+        "policies",
+        "rescue",
+        "reveal",
+        "--config",
+        config.to_str().unwrap(),
+    ];
+    let running = crate::support::run(rescue, "");
+    assert_eq!(running.status, 1, "not beside a running server");
+    assert_eq!(server.stop(), Some(0));
+    let rescued = crate::support::run(rescue, "");
+    assert_eq!(rescued.status, 0, "{}", rescued.stderr);
+    let server = installation.serve();
+    let listed = installation.ok(&server, &["policies", "list"]).to_string();
+    assert!(!listed.contains("\"people\":1"), "{listed}");
+    let rows = ["audit", "list", "--action", "policy.approval"];
+    let rows = installation.ok(&server, &rows);
+    assert_eq!(rows[0]["actor"]["name"], "command line", "{rows}");
 }

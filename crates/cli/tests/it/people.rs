@@ -15,7 +15,8 @@ const PASSWORD: &str = "a password of somebody else";
 
 /// A person at a terminal of their own: their session file, and their app.
 pub(crate) struct Person<'a> {
-    installation: &'a Installation,
+    /// Where their session file is.
+    folder: PathBuf,
     login: &'a str,
     app: Option<TotpSecret>,
     /// Codes up to this step were used.
@@ -28,9 +29,13 @@ fn step() -> u64 {
 }
 
 impl<'a> Person<'a> {
-    pub(crate) fn new(installation: &'a Installation, login: &'a str) -> Self {
+    pub(crate) fn new(installation: &Installation, login: &'a str) -> Self {
+        Self::at(installation.path("."), login)
+    }
+
+    pub(crate) fn at(folder: PathBuf, login: &'a str) -> Self {
         Self {
-            installation,
+            folder,
             login,
             app: None,
             used: 0,
@@ -38,7 +43,7 @@ impl<'a> Person<'a> {
     }
 
     fn session_file(&self) -> PathBuf {
-        self.installation.path(&format!("{}.session", self.login))
+        self.folder.join(format!("{}.session", self.login))
     }
 
     fn cli(&self, arguments: &[&str]) -> Command {
@@ -73,14 +78,13 @@ impl<'a> Person<'a> {
 
     #[track_caller]
     pub(crate) fn sign_in(&mut self, server: &Server, password: &str) -> Finished {
-        let password = file(self.installation.path("").as_path(), "password", password);
-        let mut arguments = vec![
-            "sign-in",
-            self.login,
-            "--url",
-            &server.url,
-            "--password-file",
-        ];
+        self.sign_in_at(&server.url, password)
+    }
+
+    #[track_caller]
+    fn sign_in_at(&mut self, url: &str, password: &str) -> Finished {
+        let password = file(&self.folder, "password", password);
+        let mut arguments = vec!["sign-in", self.login, "--url", url, "--password-file"];
         let password = password.to_str().unwrap().to_owned();
         arguments.push(&password);
         let code = if self.app.is_some() {
@@ -105,8 +109,27 @@ impl<'a> Person<'a> {
 }
 
 impl<'a> Person<'a> {
+    /// Somebody who takes an invitation, signs in and sets up their second factor.
+    pub(crate) fn joined(folder: PathBuf, url: &str, login: &'a str, invitation: &str) -> Self {
+        let mut person = Self::at(folder, login);
+        let password = file(&person.folder, "joining.password", PASSWORD);
+        let join = [
+            "join",
+            "--url",
+            url,
+            "--invitation-file",
+            "-",
+            "--password-file",
+            password.to_str().unwrap(),
+        ];
+        person.ok(&join, invitation);
+        assert_eq!(person.sign_in_at(url, PASSWORD).status, 0);
+        person.set_up(PASSWORD);
+        person
+    }
+
     /// The first person of an installation, with their second factor.
-    pub(crate) fn first(installation: &'a Installation, server: &Server) -> Self {
+    pub(crate) fn first(installation: &Installation, server: &Server) -> Self {
         let mut zoe = Self::new(installation, FIRST);
         assert_eq!(zoe.sign_in(server, FIRST_PASSWORD).status, 0);
         zoe.set_up(FIRST_PASSWORD);
@@ -116,24 +139,8 @@ impl<'a> Person<'a> {
     /// Another, invited and given these roles by that one.
     pub(crate) fn another(zoe: &Self, server: &Server, login: &'a str, roles: &[&str]) -> Self {
         let invited = zoe.ok(&["people", "invite", login, "--name", login], "");
-        let mut person = Self::new(zoe.installation, login);
-        let password = file(
-            zoe.installation.path("").as_path(),
-            "joining.password",
-            PASSWORD,
-        );
-        let join = [
-            "join",
-            "--url",
-            &server.url,
-            "--invitation-file",
-            "-",
-            "--password-file",
-            password.to_str().unwrap(),
-        ];
-        person.ok(&join, invited["invitation"].as_str().unwrap());
-        assert_eq!(person.sign_in(server, PASSWORD).status, 0);
-        person.set_up(PASSWORD);
+        let invitation = invited["invitation"].as_str().unwrap();
+        let person = Self::joined(zoe.folder.clone(), &server.url, login, invitation);
         zoe.ok(&[&["people", "roles", login][..], roles].concat(), "");
         person
     }

@@ -105,6 +105,7 @@ const TABLE: &[(&str, &[&str], Needs)] = &[
     ("approvals cancel", &["none"], &["read"]),
     ("policies list", &[], &["read"]),
     ("policies set", &["purge", "--people", "0"], &["admin"]),
+    ("policies rescue", &[], FILES),
     ("emergencies list", &[], &["read"]),
     ("emergencies acknowledge", &["none"], &["approve"]),
     ("notices list", &[], &["admin"]),

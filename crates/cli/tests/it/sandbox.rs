@@ -10,6 +10,8 @@ use std::process::{Child, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::approvals::{actions, asked};
+use crate::people::Person;
 use crate::support::{Finished, binary, command, finish, run, wait_for};
 
 const README: &str = include_str!("../../../../README.md");
@@ -205,6 +207,93 @@ fn made_by(unlock: &Value) -> Vec<&str> {
     let attempts = unlock["attempts"].as_array().unwrap();
     let kinds = attempts.iter().map(|attempt| attempt["code_kind"].as_str());
     kinds.map(Option::unwrap_or_default).collect()
+}
+
+/// Two people, with the commands of the sandbox: asked, told, refused, approved, broken by glass; each of it on record.
+#[test]
+fn a_code_of_the_sandbox_is_seen_and_its_lock_turned_off_by_two_people() {
+    let sandbox = Sandbox::start();
+    let url = sandbox.ready["url"].as_str().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let receiver = runtime
+        .block_on(async { sim::WebhookReceiver::start().await })
+        .unwrap();
+    let hook = [
+        "notices",
+        "add-webhook",
+        "chat",
+        "--webhook-url",
+        receiver.url(),
+    ];
+    assert_eq!(sandbox.run(&hook).status, 0);
+    let joined = |login: &'static str, roles: &[&str]| {
+        let invited = sandbox.run(&["people", "invite", login, "--name", login, "--json"]);
+        assert_eq!(invited.status, 0, "{}", invited.stderr);
+        let invited = invited.json();
+        let invitation = invited["invitation"].as_str().unwrap();
+        let person = Person::joined(sandbox.folder.path().to_owned(), url, login, invitation);
+        let given = sandbox.run(&[&["people", "roles", login][..], roles].concat());
+        assert_eq!(given.status, 0, "{}", given.stderr);
+        person
+    };
+    let max = joined("max", &["approver", "auditor"]);
+    let ann = joined("ann", &["revealer", "operator", "break-glass"]);
+    for action in ["reveal", "unlock"] {
+        let set = sandbox.run(&["policies", "set", action, "--people", "1"]);
+        assert_eq!(set.status, 0, "{}", set.stderr);
+    }
+    let serial = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&serial, 1);
+
+    let reveal = ["reveal", &serial, "--reason", "returned"];
+    assert_eq!(ann.run(&reveal, "").status, 1);
+    let ask = |what: &[&str]| {
+        asked(&ann.run(
+            &[what, &["--ask-approval", "the owner is here", "--json"]].concat(),
+            "",
+        ))
+    };
+    let first = ask(&reveal);
+    max.ok(&["approvals", "refuse", &first], "");
+    let second = ask(&reveal);
+    max.ok(&["approvals", "approve", &second], "");
+    let under = |id: &str| ann.run(&[&reveal[..], &["--approval", id]].concat(), "");
+    let refused = under(&first);
+    assert!(refused.status == 1 && refused.stderr.contains("it was refused"));
+    let shown = under(&second);
+    assert!(shown.status == 0 && shown.stdout.contains("(current device code)"));
+
+    let unlock = ["unlock", &serial, "--reason", "returned"];
+    let glass = ["--break-glass", "nobody is there", "--wait"];
+    let done = ann.run(&[&unlock[..], &glass].concat(), "");
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    let emergency = max.ok(&["emergencies", "list"], "");
+    let id = emergency["id"].as_str().or(emergency[0]["id"].as_str());
+    max.ok(&["emergencies", "acknowledge", id.unwrap()], "");
+    let told = |kind: &str| {
+        let all = receiver.journal().all();
+        all.iter()
+            .any(|one| one.body.contains(&format!("\"{kind}\"")))
+    };
+    for kind in ["approval_requested", "approval_decided", "break_glass"] {
+        wait_for(kind, || told(kind).then_some(()));
+    }
+    let recorded = actions(&max);
+    for action in [
+        "approval.ask",
+        "approval.approve",
+        "approval.refuse",
+        "code.reveal",
+        "break_glass",
+        "break_glass.acknowledge",
+        "unlock.request",
+        "refused",
+    ] {
+        assert!(
+            recorded.iter().any(|one| one == action),
+            "{action}: {recorded:?}"
+        );
+    }
 }
 
 #[test]
