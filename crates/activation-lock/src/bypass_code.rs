@@ -7,10 +7,11 @@
 use std::fmt;
 
 use rand_core::CryptoRng;
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::hash::{self, Kernel};
 
 /// Bytes in a raw bypass code.
 pub const RAW_BYTES: usize = 16;
@@ -25,8 +26,6 @@ pub const HASH_ROUNDS: u32 = 50_000;
 const SYMBOLS: &[u8; 32] = b"0123456789ACDEFGHJKLMNPQRTUVWXYZ";
 /// The characters of the text form that are dashes, counting from one.
 const DASH_PLACES: [usize; 5] = [6, 12, 17, 22, 27];
-/// The hash's salt: four zero bytes, in Apple's sample and for everybody.
-const SALT: [u8; 4] = [0; 4];
 /// Highest value of the last symbol, which carries three bits and not five.
 const LAST_SYMBOL_MAX: u8 = 0b111;
 
@@ -123,17 +122,6 @@ impl BypassCode {
             symbols.take(index + 1, upper)?;
         }
         symbols.finish()
-    }
-
-    /// The hash that a lock request carries as its `escrow_key`: PBKDF2-HMAC-SHA256 over the 16 raw bytes (not the text),
-    /// salted with four zero bytes, 50,000 rounds (contract sheet 0.7). Takes milliseconds by design, tenths of a second
-    /// in an unoptimised build.
-    pub fn escrow_key_hash(&self) -> EscrowKeyHash {
-        let mut hash = EscrowKeyHash {
-            bytes: [0; EscrowKeyHash::BYTES],
-        };
-        pbkdf2::pbkdf2_hmac::<Sha256>(&self.raw, &SALT, HASH_ROUNDS, &mut hash.bytes);
-        hash
     }
 }
 
@@ -326,6 +314,45 @@ impl EscrowKeyHash {
     pub const BYTES: usize = 32;
     /// Length as hexadecimal digits.
     pub const HEX_DIGITS: usize = 64;
+
+    /// The hash of a code: PBKDF2-HMAC-SHA256 over the 16 raw bytes (not the text), salted with four zero bytes, 50,000 rounds (contract
+    /// sheet 0.7). Takes milliseconds by design, more in an unoptimised build.
+    ///
+    /// ```
+    /// use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
+    ///
+    /// let code = BypassCode::parse("A8QK7-GFG21-6RHT-V0U9-756P-L7E3")?;
+    /// assert_eq!(EscrowKeyHash::of(&code).to_string().len(), EscrowKeyHash::HEX_DIGITS);
+    /// # Ok::<(), activation_lock::bypass_code::ParseError>(())
+    /// ```
+    pub fn of(code: &BypassCode) -> Self {
+        Kernel::best()
+            .hash(std::slice::from_ref(code), HASH_ROUNDS)
+            .pop()
+            .expect("one code has one hash")
+    }
+
+    /// The hashes of many codes, in their order, on as many threads as the machine runs at once: several times as many a second as one by
+    /// one (see `docs/PERFORMANCE.md`).
+    ///
+    /// ```
+    /// use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
+    ///
+    /// let codes = [BypassCode::from_raw([1; 16]), BypassCode::from_raw([2; 16])];
+    /// let hashes = EscrowKeyHash::of_batch(&codes);
+    /// assert!(hashes[1] == EscrowKeyHash::of(&codes[1]));
+    /// ```
+    pub fn of_batch(codes: &[BypassCode]) -> Vec<Self> {
+        hash::of_batch(codes, HASH_ROUNDS)
+    }
+
+    /// The same by one kernel on this thread, to measure it.
+    ///
+    /// # Panics
+    /// When this processor has not got what the kernel takes.
+    pub fn of_batch_by(kernel: Kernel, codes: &[BypassCode]) -> Vec<Self> {
+        kernel.hash(codes, HASH_ROUNDS)
+    }
 
     /// A hash from its 32 bytes.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {

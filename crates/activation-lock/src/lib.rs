@@ -10,7 +10,7 @@
 //!
 //! let code = BypassCode::parse("000H4-0R40M-30F2-0918-5HR3-8F17").expect("a published vector");
 //! assert!(code.raw().starts_with(&[0, 1, 2, 3]));
-//! assert!(code.escrow_key_hash().to_string().starts_with("C5CED1D0"));
+//! assert!(EscrowKeyHash::of(&code).to_string().starts_with("C5CED1D0"));
 //! ```
 
 pub mod asking;
@@ -20,6 +20,7 @@ pub mod device;
 pub mod explain;
 pub mod fuzzing;
 pub mod guard;
+pub mod hash;
 pub mod lock;
 pub mod observation;
 pub mod operation;

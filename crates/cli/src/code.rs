@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use activation_lock::bypass_code::{BypassCode, RAW_BYTES};
+use activation_lock::bypass_code::{BypassCode, EscrowKeyHash, RAW_BYTES};
 use clap::{Args, Subcommand};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use seal::Random as _;
@@ -106,7 +106,7 @@ fn read(args: &ShowArgs) -> Result<BypassCode, Failure> {
 fn print_forms(code: &BypassCode, voice: Voice) -> Result<(), Failure> {
     let text = code.to_text();
     let raw = Zeroizing::new(HEXLOWER.encode(code.raw()));
-    let hash = Zeroizing::new(code.escrow_key_hash().to_string());
+    let hash = Zeroizing::new(EscrowKeyHash::of(&code).to_string());
     let forms = Forms {
         raw: &raw,
         code: &text,

@@ -117,7 +117,7 @@ fn counting() -> RandomBytes {
 }
 
 fn hash(code: &str) -> EscrowKeyHash {
-    BypassCode::parse(code).unwrap().escrow_key_hash()
+    EscrowKeyHash::of(&BypassCode::parse(code).unwrap())
 }
 
 /// One lock call for the iPad, with the hash of [`CODE`].

@@ -1,6 +1,6 @@
 //! Texts of others that repeat a code (R23). The codes are published test vectors.
 
-use activation_lock::bypass_code::BypassCode;
+use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
 use apple::redaction::{MARK, WITHHELD, diagnostic, without_shapes};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 
@@ -68,7 +68,7 @@ fn repetitions() -> Vec<(&'static str, String)> {
         ),
         ("the raw code", HEXLOWER.encode(raw.raw())),
         ("the raw code in base64", BASE64.encode(raw.raw())),
-        ("the hash", raw.escrow_key_hash().to_string()),
+        ("the hash", EscrowKeyHash::of(&raw).to_string()),
         ("spaced", escaped(CODE, |c| format!("{c} "))),
         ("by lines", CODE.replace('-', "\r\n")),
         ("with soft hyphens", CODE.replace('-', "\u{ad}")),
@@ -88,7 +88,7 @@ fn traces() -> Vec<String> {
         HEXLOWER.encode(raw.raw()),
         BASE64.encode(CODE.as_bytes())[..30].to_owned(),
         BASE64.encode(raw.raw())[..20].to_owned(),
-        raw.escrow_key_hash().to_string(),
+        EscrowKeyHash::of(&raw).to_string(),
     ]
     .iter()
     .map(|text| bare(text))

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use activation_lock::bypass_code::{BypassCode, RAW_BYTES};
+use activation_lock::bypass_code::{BypassCode, EscrowKeyHash, RAW_BYTES};
 use activation_lock::device::SerialNumber;
 use activation_lock::explain;
 use activation_lock::lock::LockOutcome;
@@ -117,7 +117,7 @@ pub(super) async fn run(args: &LockArgs, voice: Voice) -> voice::Outcome {
         }
     };
     let (code, place) = args.code.kept(voice)?;
-    let hash = code.escrow_key_hash();
+    let hash = EscrowKeyHash::of(&code);
     let now = lifecycle::clock().now();
     let answer = service
         .activate_lock(&args.serial, &hash, args.message.as_ref(), now)

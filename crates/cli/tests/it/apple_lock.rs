@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use activation_lock::bypass_code::BypassCode;
+use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
 use activation_lock::time::Timestamp;
 use apple::dep::key::TokenKey;
 use serde_json::{Value, json};
@@ -185,7 +185,7 @@ fn t3_r4_a_new_code_is_kept_before_the_call_and_opens_the_lock() {
         (!stage.lock_calls().is_empty()).then_some(())
     });
     assert_eq!(stage.apple.lock_state(SERIAL), None);
-    let hash = stage.code("new.code").escrow_key_hash().to_string();
+    let hash = EscrowKeyHash::of(&stage.code("new.code")).to_string();
     let mode = std::fs::metadata(stage.path("new.code")).unwrap();
     assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     gate.open();
@@ -332,7 +332,7 @@ fn t7_r4_a_lost_answer_is_asked_for_again_with_the_same_code_which_opens_the_loc
 #[test]
 fn r4_a_code_that_is_kept_already_is_used_and_none_is_made() {
     let stage = Stage::new();
-    let hash = BypassCode::parse(CODE).unwrap().escrow_key_hash();
+    let hash = EscrowKeyHash::of(&BypassCode::parse(CODE).unwrap());
     let hash = Some(fingerprint(&hash.to_string()));
     // As it was made, and as a person types it.
     let typed = format!("  {}\n", CODE.to_lowercase().replace('-', " "));

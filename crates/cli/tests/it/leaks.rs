@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use activation_lock::bypass_code::BypassCode;
+use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use data_encoding::HEXLOWER;
@@ -65,7 +65,7 @@ impl Search {
         let code = BypassCode::parse(text).unwrap();
         self.add(&format!("{name}, raw"), code.raw());
         self.bytes(&format!("{name}, raw"), code.raw());
-        let hash = code.escrow_key_hash();
+        let hash = EscrowKeyHash::of(&code);
         self.add(&format!("{name}, hashed"), hash.bytes());
         self.bytes(&format!("{name}, hashed"), hash.bytes());
     }

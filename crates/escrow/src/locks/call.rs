@@ -166,12 +166,11 @@ impl Locks<'_> {
             tracing::error!(%error, "the lock journal cannot be written: no lock is sent until it can");
             return self.not_put_away(&ticket, &error).await;
         }
-        let hashed = tokio::task::spawn_blocking(move || {
-            code.code().as_ref().map(BypassCode::escrow_key_hash)
-        })
-        .await
-        .ok()
-        .flatten();
+        let hashed =
+            tokio::task::spawn_blocking(move || code.code().as_ref().map(EscrowKeyHash::of))
+                .await
+                .ok()
+                .flatten();
         let Some(escrow_key) = hashed else {
             // What this program makes is a code; whoever changed it has to be found.
             return Err(Error::Corrupt("codes.cell"));

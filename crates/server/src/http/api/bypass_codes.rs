@@ -124,7 +124,7 @@ pub(super) async fn make_or_read(
 /// The hash takes milliseconds by design, so that it is not made where requests are answered.
 async fn hashed(code: BypassCode) -> Result<(BypassCode, EscrowKeyHash), Problem> {
     tokio::task::spawn_blocking(move || {
-        let hash = code.escrow_key_hash();
+        let hash = EscrowKeyHash::of(&code);
         (code, hash)
     })
     .await
