@@ -153,8 +153,10 @@ impl Lane {
         first[BLOCK - 4..].copy_from_slice(&bits.to_be_bytes());
         let mut state = inner;
         compress256(&mut state, &[first]);
-        let last = compressed(&outer, &state);
+        let mut block = last_block();
+        let last = compressed(&outer, &state, &mut block);
         state.zeroize();
+        block.zeroize();
         Self {
             inner,
             outer,
@@ -175,14 +177,16 @@ impl Lane {
 
     /// So many rounds more.
     fn go_on(&mut self, rounds: u32) {
+        let (mut block, mut half) = (last_block(), [0; 8]);
         for _ in 0..rounds {
-            let mut half = compressed(&self.inner, &self.last);
-            self.last = compressed(&self.outer, &half);
-            half.zeroize();
+            half = compressed(&self.inner, &self.last, &mut block);
+            self.last = compressed(&self.outer, &half, &mut block);
             for (sum, word) in self.sum.iter_mut().zip(self.last) {
                 *sum ^= word;
             }
         }
+        half.zeroize();
+        block.zeroize();
     }
 }
 
@@ -198,17 +202,22 @@ fn keyed(code: &[u8; 16], pad: u8) -> [u32; 8] {
     state
 }
 
-/// What comes of a state and a last block that holds these 32 bytes.
-fn compressed(state: &[u32; 8], words: &[u32; 8]) -> [u32; 8] {
+/// A last block of 32 bytes that are not there yet.
+fn last_block() -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
+    block[32] = 0x80;
+    block[BLOCK - 4..].copy_from_slice(&BITS.to_be_bytes());
+    block
+}
+
+/// What comes of a state and a last block once it holds these words.
+#[inline]
+fn compressed(state: &[u32; 8], words: &[u32; 8], block: &mut [u8; BLOCK]) -> [u32; 8] {
     for (place, word) in block.chunks_exact_mut(4).zip(words) {
         place.copy_from_slice(&word.to_be_bytes());
     }
-    block[32] = 0x80;
-    block[BLOCK - 4..].copy_from_slice(&BITS.to_be_bytes());
     let mut state = *state;
-    compress256(&mut state, &[block]);
-    block.zeroize();
+    compress256(&mut state, std::slice::from_ref(block));
     state
 }
 

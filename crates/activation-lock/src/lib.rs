@@ -6,7 +6,7 @@
 //! may be said about a lock afterwards.
 //!
 //! ```
-//! use activation_lock::bypass_code::BypassCode;
+//! use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
 //!
 //! let code = BypassCode::parse("000H4-0R40M-30F2-0918-5HR3-8F17").expect("a published vector");
 //! assert!(code.raw().starts_with(&[0, 1, 2, 3]));

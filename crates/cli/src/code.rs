@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use activation_lock::bypass_code::{BypassCode, EscrowKeyHash, RAW_BYTES};
 use clap::{Args, Subcommand};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use seal::Random as _;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{machine, secret_file};
+
+mod generate;
 
 /// Make bypass codes, or look at one
 #[derive(Args)]
@@ -24,20 +25,14 @@ enum CodeCommand {
     /// Make new bypass codes from the system's randomness, one a line
     ///
     /// With --json each line is an object with the keys raw (32 hexadecimal digits), code (the text a person types) and
-    /// hash (what a lock request to Apple carries).
-    Generate(GenerateArgs),
+    /// hash (what a lock request to Apple carries); with --csv a line of a table with these columns. Hashes are worked out on every
+    /// core. Interrupted, it ends behind a whole line, with exit status 130.
+    Generate(generate::GenerateArgs),
     /// Show a bypass code in its three forms: raw bytes, text, hash
     ///
     /// The code is read from a file or from standard input, never from the arguments, where other users of the
     /// machine and the shell's history would see it. Small letters, spaces and missing dashes are forgiven; nothing else is.
     Show(ShowArgs),
-}
-
-#[derive(Args)]
-struct GenerateArgs {
-    /// How many
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    number: u32,
 }
 
 #[derive(Args)]
@@ -62,17 +57,7 @@ struct Forms<'a> {
 pub(crate) fn run(args: CodeArgs, voice: Voice) -> Outcome {
     match args.command {
         CodeCommand::Generate(args) => {
-            let random = machine::random();
-            for _ in 0..args.number {
-                let mut raw = Zeroizing::new([0; RAW_BYTES]);
-                random.fill(raw.as_mut_slice());
-                let code = BypassCode::from_raw(*raw);
-                if voice.is_json() {
-                    print_forms(&code, voice)?;
-                } else {
-                    voice.line(&code.to_text())?;
-                }
-            }
+            return machine::block_on_all_cores(generate::run(args, voice));
         }
         CodeCommand::Show(args) => print_forms(&read(&args)?, voice)?,
     }
@@ -106,7 +91,7 @@ fn read(args: &ShowArgs) -> Result<BypassCode, Failure> {
 fn print_forms(code: &BypassCode, voice: Voice) -> Result<(), Failure> {
     let text = code.to_text();
     let raw = Zeroizing::new(HEXLOWER.encode(code.raw()));
-    let hash = Zeroizing::new(EscrowKeyHash::of(&code).to_string());
+    let hash = Zeroizing::new(EscrowKeyHash::of(code).to_string());
     let forms = Forms {
         raw: &raw,
         code: &text,

@@ -124,22 +124,27 @@ impl Voice {
     /// # Errors
     /// When standard output takes no more; a reader that has gone away is no error.
     pub(crate) fn raw(self, line: &str) -> Result<(), Failure> {
+        let is_whole = line.ends_with('\n') || line.is_empty();
+        self.pour(line)?;
+        if !is_whole {
+            self.pour("\n")?;
+        }
+        Ok(())
+    }
+
+    /// Data of any length, as it is. False when the reader has gone away: what is left is worth no work.
+    ///
+    /// # Errors
+    /// When standard output takes no more.
+    pub(crate) fn pour(self, data: &str) -> Result<bool, Failure> {
         let mut out = io::stdout().lock();
-        let written = out
-            .write_all(line.as_bytes())
-            .and_then(|()| {
-                if line.ends_with('\n') || line.is_empty() {
-                    Ok(())
-                } else {
-                    out.write_all(b"\n")
-                }
-            })
-            .and_then(|()| out.flush());
+        let written = out.write_all(data.as_bytes()).and_then(|()| out.flush());
         match written {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(format!(
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Failure::new(format!(
                 "standard output cannot be written: {error}"
             ))),
-            _ => Ok(()),
         }
     }
 

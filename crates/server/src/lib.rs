@@ -57,6 +57,7 @@ pub(crate) struct Parts {
     /// Held while the audit record is verified: that reads all of it.
     pub(crate) verifying: tokio::sync::Mutex<()>,
     /// What is known of the provider of identities.
+    #[cfg(feature = "oidc")]
     pub(crate) provider: single_sign_on::Provider,
     /// Where it is reached, `http://address:port` or as configured.
     pub(crate) url: String,
@@ -95,6 +96,7 @@ impl App {
             hooks: http::hooks::Hooks::default(),
             refusals: http::refusals::Refusals::default(),
             verifying: tokio::sync::Mutex::default(),
+            #[cfg(feature = "oidc")]
             provider: single_sign_on::Provider::default(),
             url: String::new(),
             settings,

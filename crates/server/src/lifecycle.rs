@@ -185,6 +185,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         hooks: http::hooks::Hooks::default(),
         refusals: http::refusals::Refusals::default(),
         verifying: tokio::sync::Mutex::default(),
+        #[cfg(feature = "oidc")]
         provider: crate::single_sign_on::Provider::default(),
         url,
         settings,

@@ -13,9 +13,6 @@ mod open_id;
 #[cfg(feature = "oidc")]
 pub(crate) use open_id::{Provider, begin, identify};
 
-/// Where the provider sends people back to, below our own address.
-pub(crate) const CALLBACK: &str = "/v1/sign-in/provider/callback";
-
 /// Which provider, and what its groups give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SingleSignOn {
@@ -57,6 +54,13 @@ pub(crate) struct Begun {
 }
 
 /// What the provider sends a person back with.
+#[cfg_attr(
+    not(feature = "oidc"),
+    expect(
+        dead_code,
+        reason = "a build without single sign-on looks at no answer"
+    )
+)]
 pub(crate) struct Answer<'a> {
     pub(crate) code: &'a str,
     pub(crate) state: &'a str,
@@ -67,10 +71,6 @@ mod none {
     use super::{Answer, Begun};
     use crate::App;
     use crate::http::problem::Problem;
-
-    /// What is kept of a provider: nothing, in a build without single sign-on.
-    #[derive(Default)]
-    pub(crate) struct Provider;
 
     pub(crate) async fn begin(_: &App) -> Result<Begun, Problem> {
         Err(Problem::no_single_sign_on())
@@ -86,4 +86,4 @@ mod none {
 }
 
 #[cfg(not(feature = "oidc"))]
-pub(crate) use none::{Provider, begin, identify};
+pub(crate) use none::{begin, identify};

@@ -3,7 +3,7 @@
 //! What is unsafe and why it holds:
 //! * Calling a function that takes instructions which not every processor has. Each call stands behind the question whether this one has
 //!   them, in [`sha_ni`] and [`avx2`].
-//! * One `asm!` block, whose proof stands beside it.
+//! * Two `asm!` blocks, whose proof stands beside them.
 //!
 //! The instructions themselves are safe functions of `std::arch`, called where they may be. Words are kept in the order in which
 //! `sha256rnds2` wants them (A B E F and C D G H), so that no bytes are turned round between rounds.
@@ -44,8 +44,7 @@ static TABLE: Table = Table([
     [0, 0, 0, BITS],
 ]);
 /// Where the second half of a block is in it.
-const THIRD: usize = 16;
-const FOURTH: usize = 17;
+const SECOND_HALF: usize = 16;
 
 /// Whether this processor has what [`sha_ni`] takes.
 pub(super) fn has_sha_ni() -> bool {
@@ -75,22 +74,21 @@ fn by_fours(lanes: &mut [Lane], rounds: u32) {
             compress_four(from, last, words)
         });
     }
-    // Fewer are worked on by a simpler way, which is the faster one for them.
-    let (twos, rest) = match rest.len() {
-        3 => {
-            let (threes, rest) = rest.as_chunks_mut::<3>();
-            go_on(&mut threes[0], rounds, |from, last, _| compress(from, last));
-            rest.as_chunks_mut::<2>()
+    match rest {
+        [] => {}
+        [one] => go_on(array::from_mut(one), rounds, |from, last, words| {
+            compress_one(from, last, words);
+        }),
+        // Four at once take less time than two one by one.
+        some => {
+            let mut four: [Lane; 4] = array::from_fn(|n| some[n.min(some.len() - 1)].clone());
+            go_on(&mut four, rounds, |from, last, words| {
+                compress_four(from, last, words);
+            });
+            for (lane, done) in some.iter_mut().zip(&four) {
+                lane.clone_from(done);
+            }
         }
-        _ => rest.as_chunks_mut::<2>(),
-    };
-    for two in twos {
-        go_on(two, rounds, |from, last, _| compress(from, last));
-    }
-    for one in rest {
-        go_on(array::from_mut(one), rounds, |from, last, _| {
-            compress(from, last)
-        });
     }
 }
 
@@ -101,21 +99,21 @@ struct States<const N: usize> {
     cdgh: [__m128i; N],
 }
 
-/// What the compressions of four codes have their words in. Wiped with the rest.
+/// What the compressions of `N` codes have their words in. Wiped with the rest.
 #[repr(C, align(64))]
-struct Words([[__m128i; 4]; 4]);
+struct Words<const N: usize>([[__m128i; 4]; N]);
 
 #[target_feature(enable = "sha,ssse3,sse4.1,avx")]
 fn go_on<const N: usize>(
     lanes: &mut [Lane; N],
     rounds: u32,
-    compress: impl Fn(&States<N>, &mut States<N>, &mut Words),
+    compress: impl Fn(&States<N>, &mut States<N>, &mut Words<N>),
 ) {
     let mut inner = packed(array::from_fn(|n| &lanes[n].inner));
     let mut outer = packed(array::from_fn(|n| &lanes[n].outer));
     let mut last = packed(array::from_fn(|n| &lanes[n].last));
     let mut sum = packed(array::from_fn(|n| &lanes[n].sum));
-    let mut words = Words([[_mm_setzero_si128(); 4]; 4]);
+    let mut words = Words([[_mm_setzero_si128(); 4]; N]);
     for _ in 0..rounds {
         compress(&inner, &mut last, &mut words);
         compress(&outer, &mut last, &mut words);
@@ -173,14 +171,6 @@ fn split(four: __m128i) -> [u32; 4] {
     .map(i32::cast_unsigned)
 }
 
-/// Four constants of the table, in a register.
-#[target_feature(enable = "sse4.1")]
-#[inline]
-fn row(at: usize) -> __m128i {
-    let [a, b, c, d] = TABLE.0[at].map(u32::cast_signed);
-    _mm_set_epi32(d, c, b, a)
-}
-
 /// The words of a block from the state that the compression before gave: the first four, and the next.
 #[target_feature(enable = "sse4.1")]
 #[inline]
@@ -191,49 +181,10 @@ fn words_of(abef: __m128i, cdgh: __m128i) -> (__m128i, __m128i) {
     )
 }
 
-/// Four rounds of `N` compressions that have their next words in `$w`.
-macro_rules! four_rounds {
-    ($s:ident, $at:expr, $n:ident => $w:expr) => {
-        for $n in 0..N {
-            let two = _mm_add_epi32($w, row($at));
-            $s.cdgh[$n] = _mm_sha256rnds2_epu32($s.cdgh[$n], $s.abef[$n], two);
-            let more = _mm_shuffle_epi32::<0x0e>(two);
-            $s.abef[$n] = _mm_sha256rnds2_epu32($s.abef[$n], $s.cdgh[$n], more);
-        }
-    };
-}
-
-/// Compresses a last block whose first half is `last`, which becomes what comes of it. For few codes.
-#[target_feature(enable = "sha,ssse3,sse4.1,avx")]
-#[inline]
-fn compress<const N: usize>(from: &States<N>, last: &mut States<N>) {
-    let mut s = *from;
-    let mut w: [[__m128i; 4]; N] = array::from_fn(|n| {
-        let (first, second) = words_of(last.abef[n], last.cdgh[n]);
-        [first, second, row(THIRD), row(FOURTH)]
-    });
-    four_rounds!(s, 0, n => w[n][0]);
-    four_rounds!(s, 1, n => w[n][1]);
-    four_rounds!(s, 2, n => w[n][2]);
-    four_rounds!(s, 3, n => w[n][3]);
-    for at in 4..16 {
-        let [a, b, c, d] = [at % 4, (at + 1) % 4, (at + 2) % 4, (at + 3) % 4];
-        for words in &mut w {
-            let middle = _mm_alignr_epi8::<4>(words[d], words[c]);
-            let begun = _mm_add_epi32(_mm_sha256msg1_epu32(words[a], words[b]), middle);
-            words[a] = _mm_sha256msg2_epu32(begun, words[d]);
-        }
-        four_rounds!(s, at, n => w[n][a]);
-    }
-    for n in 0..N {
-        last.abef[n] = _mm_add_epi32(s.abef[n], from.abef[n]);
-        last.cdgh[n] = _mm_add_epi32(s.cdgh[n], from.cdgh[n]);
-    }
-}
-
-// The compression of four codes by hand. A compiler that is given the instructions one by one keeps too much in registers, of which there
-// are sixteen, and stores and loads the rest again and again; here eight hold the states, four the newest words, two are scratch, and the
-// older words are in memory, where they are needed late. In the text of a stream, $ab and $cd are its state, $new its newest words, and
+// The compressions by hand. A compiler that is given the instructions one by one moves them about: of four codes it keeps too much in the
+// sixteen registers, and stores and loads the rest again and again; of one it works all words out first, and the rounds wait. Here eight
+// registers hold the states of four codes, four the newest words, two are scratch, and the older words are in memory, where they are needed
+// late; and the words of later rounds are worked out while earlier rounds wait. In the text of a stream, $ab and $cd are its state, $new its newest words, and
 // $at its place in the memory at {w}.
 
 /// Four rounds of one stream, with its newest words and row $k of the constants.
@@ -276,8 +227,21 @@ macro_rules! first_half {
     };
 }
 
-/// Four rounds of all streams with row $row of the table, which is the same for all.
+/// Four rounds of all four streams with row $row of the table, which is the same for all.
 macro_rules! second_half {
+    (one: $k:literal, $row:literal) => {
+        concat!(
+            "vmovdqa xmm0, xmmword ptr [{k} + 16*",
+            $row,
+            "]\n",
+            "vpaddd xmm0, xmm0, xmmword ptr [{k} + 16*",
+            $k,
+            "]\n",
+            "sha256rnds2 {cd0}, {ab0}\n",
+            "vpshufd xmm0, xmm0, 14\n",
+            "sha256rnds2 {ab0}, {cd0}\n",
+        )
+    };
     ($k:literal, $row:literal) => {
         concat!(
             "vmovdqa xmm0, xmmword ptr [{k} + 16*",
@@ -432,8 +396,11 @@ macro_rules! later {
     };
 }
 
-/// One step of all four streams.
+/// One step of all four streams, or of the only one.
 macro_rules! streams {
+    (one: $step:ident $(, $number:literal)*) => {
+        $step!($($number,)* "{ab0}", "{cd0}", "{new0}", 0)
+    };
     ($step:ident $(, $number:literal)*) => {
         concat!(
             $step!($($number,)* "{ab0}", "{cd0}", "{new0}", 0),
@@ -444,10 +411,47 @@ macro_rules! streams {
     };
 }
 
-/// [`compress`] of four.
+/// Compresses a last block whose first half is `last`, which becomes what comes of it.
 #[target_feature(enable = "sha,ssse3,sse4.1,avx")]
 #[inline]
-fn compress_four(from: &States<4>, last: &mut States<4>, words: &mut Words) {
+fn compress_one(from: &States<1>, last: &mut States<1>, words: &mut Words<1>) {
+    (words.0[0][0], words.0[0][1]) = words_of(last.abef[0], last.cdgh[0]);
+    let ([mut ab0], [mut cd0]) = (from.abef, from.cdgh);
+    // SAFETY: as in `compress_four`, with one place of `words`: {w} + 0 to 63.
+    unsafe {
+        asm!(
+            streams!(one: first_half, 0),
+            streams!(one: first_half, 1),
+            second_half!(one: 2, 16),
+            second_half!(one: 3, 17),
+            streams!(one: fifth),
+            streams!(one: sixth),
+            streams!(one: seventh),
+            streams!(one: eighth),
+            streams!(one: later, 8, 0, 1, 2),
+            streams!(one: later, 9, 1, 2, 3),
+            streams!(one: later, 10, 2, 3, 0),
+            streams!(one: later, 11, 3, 0, 1),
+            streams!(one: later, 12, 0, 1, 2),
+            streams!(one: later, 13, 1, 2, 3),
+            streams!(one: later, 14, 2, 3, 0),
+            streams!(one: later, 15, 3, 0, 1),
+            k = in(reg) TABLE.0.as_ptr(),
+            w = in(reg) words.0.as_mut_ptr(),
+            ab0 = inout(xmm_reg) ab0, cd0 = inout(xmm_reg) cd0, new0 = out(xmm_reg) _,
+            x = out(xmm_reg) _,
+            out("xmm0") _,
+            options(nostack, preserves_flags),
+        );
+    }
+    last.abef[0] = _mm_add_epi32(ab0, from.abef[0]);
+    last.cdgh[0] = _mm_add_epi32(cd0, from.cdgh[0]);
+}
+
+/// The same of four.
+#[target_feature(enable = "sha,ssse3,sse4.1,avx")]
+#[inline]
+fn compress_four(from: &States<4>, last: &mut States<4>, words: &mut Words<4>) {
     for (n, place) in words.0.iter_mut().enumerate() {
         (place[0], place[1]) = words_of(last.abef[n], last.cdgh[n]);
     }
@@ -503,8 +507,8 @@ pub(super) fn avx2(lanes: &mut [Lane], rounds: u32) {
         unsafe { go_on_eight(eight, rounds) };
     }
     match rest.len() {
-        // Eight at once take as long as about three one by one.
-        0..=2 => rest.iter_mut().for_each(|lane| lane.go_on(rounds)),
+        // Eight at once take less time than two one by one, where there are no instructions for SHA.
+        0..=1 => rest.iter_mut().for_each(|lane| lane.go_on(rounds)),
         some => {
             let mut eight: [Lane; 8] = array::from_fn(|n| rest[n.min(some - 1)].clone());
             // SAFETY: as above.
@@ -582,7 +586,7 @@ macro_rules! xor {
 fn compress_eight(from: &Eight, last: &Eight, w: &mut [__m256i; 16]) -> Eight {
     let add = |a, b| _mm256_add_epi32(a, b);
     w[..8].copy_from_slice(last);
-    for (place, word) in w[8..].iter_mut().zip(TABLE.0[THIRD..].as_flattened()) {
+    for (place, word) in w[8..].iter_mut().zip(TABLE.0[SECOND_HALF..].as_flattened()) {
         *place = _mm256_set1_epi32(word.cast_signed());
     }
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *from;

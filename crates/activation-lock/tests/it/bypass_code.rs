@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use activation_lock::bypass_code::{BypassCode, EscrowKeyHash};
+use activation_lock::hash::Kernel;
 use proptest::prelude::*;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use serde::Deserialize;
@@ -57,6 +58,24 @@ fn check(case: &Case) {
     assert!(
         EscrowKeyHash::from_hex(&case.hash.to_lowercase()).ok() == Some(EscrowKeyHash::of(&code))
     );
+}
+
+#[test]
+fn t1_every_kernel_gives_the_hashes_of_all_vectors() {
+    let cases: Vec<Case> = published().into_iter().chain(more().cases).collect();
+    let codes: Vec<BypassCode> = cases
+        .iter()
+        .map(|case| BypassCode::from_raw(unhex(&case.raw)))
+        .collect();
+    for kernel in Kernel::available() {
+        let hashes = EscrowKeyHash::of_batch_by(kernel, &codes);
+        for (case, hash) in cases.iter().zip(&hashes) {
+            assert_eq!(hash.to_string(), case.hash, "{kernel:?}");
+        }
+    }
+    for (case, hash) in cases.iter().zip(EscrowKeyHash::of_batch(&codes)) {
+        assert_eq!(hash.to_string(), case.hash, "on every core");
+    }
 }
 
 /// SHA-256 over every code, each followed by a line feed.

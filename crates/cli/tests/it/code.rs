@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{file, run};
+use crate::support::{command, file, run};
 
 const RAW: &str = "000102030405060708090a0b0c0d0e0f";
 const CODE: &str = "000H4-0R40M-30F2-0918-5HR3-8F17";
@@ -94,6 +94,61 @@ fn new_codes_are_codes_and_differ() {
     let keys: Vec<&String> = made.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["code", "hash", "raw"]);
     assert!(run(["code", "show", "--json"], made["code"].as_str().unwrap()).json() == made);
+}
+
+#[test]
+fn many_codes_are_a_table_or_lines_of_json_each_with_its_own_hash() {
+    let table = run(["code", "generate", "-n", "530", "--csv"], "");
+    let lines: Vec<&str> = table.stdout.lines().collect();
+    assert_eq!(
+        (lines[0], lines.len()),
+        ("raw,code,hash", 531),
+        "more than a block"
+    );
+    let distinct: std::collections::BTreeSet<_> = lines.iter().collect();
+    assert_eq!(distinct.len(), 531);
+    for line in [lines[1], lines[512], lines[513], lines[530]] {
+        let parts: Vec<&str> = line.split(',').collect();
+        let shown = run(["code", "show", "--json"], parts[1]).json();
+        assert!(shown["raw"] == parts[0] && shown["hash"] == parts[2]);
+    }
+    let both = run(["code", "generate", "--csv", "--json"], "");
+    assert_eq!(both.status, 2);
+    let text = run(["code", "generate", "-n", "2000"], "");
+    assert_eq!(text.stdout.lines().count(), 2_000);
+}
+
+#[test]
+fn interrupted_it_ends_behind_a_whole_line_and_a_reader_that_goes_away_ends_it() {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    use std::process::Stdio;
+
+    let start = || {
+        let mut command = command(["code", "generate", "-n", "1000000000", "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut child = start();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(rest.ends_with("}\n"));
+    for line in rest.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok());
+    }
+
+    let mut child = start();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    out.read_line(&mut first).unwrap();
+    drop(out);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

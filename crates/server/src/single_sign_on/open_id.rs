@@ -32,6 +32,8 @@ use super::{Answer, Begun, SingleSignOn};
 use crate::App;
 use crate::http::problem::Problem;
 
+/// Where the provider sends people back to, below our own address.
+const CALLBACK: &str = "/v1/sign-in/provider/callback";
 /// How long somebody may take to prove themselves to the provider.
 const LASTS: Duration = Duration::from_secs(600);
 /// How long what the provider says of itself is believed when a sign-in begins.
@@ -251,7 +253,7 @@ fn client(
     is_secure(metadata.authorization_endpoint().as_str())?;
     let public = app.settings.public_url.as_ref();
     let base = public.map_or(app.url.as_str(), url::Url::as_str);
-    let back = format!("{}{}", base.trim_end_matches('/'), super::CALLBACK);
+    let back = format!("{}{}", base.trim_end_matches('/'), CALLBACK);
     let back = RedirectUrl::new(back).map_err(|error| unusable(&error))?;
     let id = ClientId::new(settings.client_id.clone());
     Ok(Client::from_provider_metadata(metadata, id, secret.transpose()?).set_redirect_uri(back))

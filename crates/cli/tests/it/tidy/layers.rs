@@ -97,13 +97,32 @@ fn activation_lock_does_no_input_or_output_and_waits_for_nothing() {
         ".await",
     ];
     let sources: Vec<_> = files("crates/activation-lock/src", ".rs");
+    // Hashes of a fleet are worked out on every core; the threads have ended when the function returns.
+    let hash = "crates/activation-lock/src/hash.rs";
     none(
-        places(&sources, |_, line, in_tests| {
-            !in_tests
-                && !line.trim_start().starts_with("//")
-                && banned.iter().any(|name| line.contains(name))
+        places(&sources, |source, line, in_tests| {
+            let is_code = !in_tests && !line.trim_start().starts_with("//");
+            let is_excepted = source.path == hash && line.contains("std::thread");
+            is_code && !is_excepted && banned.iter().any(|name| line.contains(name))
         }),
         "activation-lock is pure: functions over values. Move the reading, writing or waiting to the crate that calls it",
+    );
+}
+
+#[test]
+fn what_is_unsafe_is_in_one_module() {
+    let sources: Vec<_> = files("crates", ".rs");
+    let module = "crates/activation-lock/src/hash/x86.rs";
+    none(
+        places(&sources, |source, line, _| {
+            let code = line.split("//").next().unwrap_or_default();
+            source.path != module
+                && !source.path.ends_with("tidy/layers.rs")
+                && ["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code"]
+                    .iter()
+                    .any(|word| code.contains(word))
+        }),
+        "the one module with unsafe code hashes on x86-64, has its proof, and runs under a sanitizer. Find a safe way",
     );
 }
 
