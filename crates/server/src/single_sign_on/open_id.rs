@@ -412,7 +412,11 @@ async fn identity(
         } else {
             name
         },
-        email: said.text("email").map(str::to_owned),
+        // One that the provider itself has not seen to be theirs is told nothing.
+        email: said
+            .text("email")
+            .filter(|_| said.0.get("email_verified") != Some(&Value::Bool(false)))
+            .map(str::to_owned),
         roles,
     })
 }
