@@ -13,7 +13,8 @@ fn r22_the_disk_is_written_between_a_webhook_and_its_200() {
     let trace = place.path("trace");
     let mut strace = Command::new("strace");
     strace
-        .args(["-f", "-s", "64", "-e"])
+        // -D: the child is the server itself, so that it is the server that ends with it.
+        .args(["-D", "-f", "-s", "64", "-e"])
         .arg("trace=fdatasync,fsync,read,recvfrom,readv,write,sendto,writev,sendmsg")
         .arg("-o")
         .arg(&trace)

@@ -217,7 +217,8 @@ fn r4_the_code_is_on_disk_twice_before_the_call_leaves() {
     let trace = place.path("trace");
     let mut strace = std::process::Command::new("strace");
     strace
-        .args(["-f", "-s", "64", "-e"])
+        // -D: the child is the server itself, so that it is the server that ends with it.
+        .args(["-D", "-f", "-s", "64", "-e"])
         .arg("trace=openat,connect,fdatasync,fsync,read,recvfrom,readv,write,pwrite64,sendto,writev,sendmsg")
         .arg("-o")
         .arg(&trace)
