@@ -232,6 +232,10 @@ impl Shared {
         ] {
             claims.insert(name.to_owned(), value);
         }
+        if is(IdentityFault::SharedSecret) {
+            // Nothing else about it is wrong.
+            claims.remove("at_hash");
+        }
         let algorithm = match fault {
             Some(IdentityFault::Unsigned) => "none",
             Some(IdentityFault::SharedSecret) => "HS256",
