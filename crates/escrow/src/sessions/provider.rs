@@ -189,11 +189,13 @@ async fn admit(
             Err(problem) => return Ok(Err(problem)),
         },
     };
-    tx.execute(
-        "UPDATE principals SET name = $2 WHERE id = $1",
-        params![id.as_str(), identity.name.as_str()],
-    )
-    .await?;
+    if !identity.name.is_empty() {
+        tx.execute(
+            "UPDATE principals SET name = $2 WHERE id = $1",
+            params![id.as_str(), identity.name.as_str()],
+        )
+        .await?;
+    }
     tx.execute(
         "UPDATE people SET email = $2 WHERE principal = $1",
         params![id.as_str(), identity.email.as_deref()],
