@@ -39,6 +39,7 @@ pub(crate) struct Everywhere {
 #[derive(Subcommand)]
 pub(crate) enum Commands {
     Serve(serve::ServeArgs),
+    Worker(serve::WorkerArgs),
     Init(init::InitArgs),
     Doctor(doctor::DoctorArgs),
     Db(db::DbArgs),

@@ -3,20 +3,20 @@
 //! Everything is real but the far ends: the server over HTTP on a loopback address, the vault in a folder, unlocks over mutual
 //! TLS against the fake Apple. The load generator and the fakes run on the same cores.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use escrow::meta::DataKind;
-use escrow::{Escrow, Opening};
+use escrow::{Database, Escrow, Opening};
 use seal::KeyEncryptionKey;
 use serde::Serialize;
 use server::Settings;
 use server::lifecycle::{self, Setup};
 
-use crate::machine;
 use crate::voice::{DONE, Failure, Outcome, Voice};
+use crate::{local, machine};
 
 mod load;
 mod unlocks;
@@ -43,6 +43,9 @@ pub(crate) struct BenchArgs {
     /// Unlocks at work at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=4096))]
     in_flight: u32,
+    /// The file that holds the address of an empty PostgreSQL database, to measure that in place of one in the folder
+    #[arg(long, value_name = "FILE")]
+    database_file: Option<PathBuf>,
     /// The folder to make and remove
     #[arg(long, value_name = "FOLDER", default_value = "lockwarden-bench")]
     folder: PathBuf,
@@ -90,19 +93,22 @@ pub(crate) async fn run(args: BenchArgs, voice: Voice) -> Outcome {
 }
 
 async fn measure(args: &BenchArgs, voice: Voice) -> Result<(), Failure> {
+    let place = Place {
+        folder: args.folder.clone(),
+        database: local::database_in(args.database_file.as_deref())?,
+        key: Arc::new(KeyEncryptionKey::generate(&machine::random())),
+    };
     let wanted = |what| args.what.is_empty() || args.what.contains(&what);
     if wanted(What::Webhooks) {
         for &connections in &args.connections {
-            let folder = args.folder.join(format!("webhooks-{connections}"));
-            let figure = webhooks::measure(&folder, connections, args.seconds)
+            let figure = webhooks::measure(&place, connections, args.seconds)
                 .await
                 .map_err(broken)?;
             tell(&figure, voice)?;
         }
     }
     if wanted(What::Unlocks) {
-        let folder = args.folder.join("unlocks");
-        let figure = unlocks::measure(&folder, args.unlocks, args.in_flight)
+        let figure = unlocks::measure(&place, args.unlocks, args.in_flight)
             .await
             .map_err(broken)?;
         tell(&figure, voice)?;
@@ -129,16 +135,26 @@ fn tell(figure: &Figure, voice: Voice) -> Result<(), Failure> {
     })
 }
 
-async fn vault(folder: &Path) -> escrow::Result<Escrow> {
-    Escrow::open(Opening {
-        folder,
-        kind: DataKind::Sandbox,
-        key: Arc::new(KeyEncryptionKey::generate(&machine::random())),
-        recovery: None,
-        clock: lifecycle::clock(),
-        random: lifecycle::random(),
-    })
-    .await
+/// Where the vaults are: each in a folder of its own, or all of them in the one database of a server.
+struct Place {
+    folder: PathBuf,
+    database: Database,
+    key: Arc<KeyEncryptionKey>,
+}
+
+impl Place {
+    async fn vault(&self, name: &str) -> escrow::Result<Escrow> {
+        Escrow::open(Opening {
+            folder: &self.folder.join(name),
+            database: self.database.clone(),
+            kind: DataKind::Sandbox,
+            key: self.key.clone(),
+            recovery: None,
+            clock: lifecycle::clock(),
+            random: lifecycle::random(),
+        })
+        .await
+    }
 }
 
 fn settings() -> Settings {

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::owner::Owner;
 use crate::private_file::PrivateFile;
 use crate::voice::{DONE, Failure, Outcome, Voice};
-use crate::{machine, private_file, prompt};
+use crate::{local, machine, private_file, prompt};
 
 /// Make a configuration, the keys, an empty vault, the first organisation and its first token
 ///
@@ -34,6 +34,9 @@ pub(crate) struct InitArgs {
     /// The folder for the data; made when it is not there
     #[arg(long, value_name = "FOLDER", default_value = "/var/lib/lockwarden")]
     data: PathBuf,
+    /// The file that holds the address of a PostgreSQL database, for a vault that is not in the folder for the data
+    #[arg(long, value_name = "FILE")]
+    database_file: Option<PathBuf>,
     /// Write the recovery key to this file (mode 0600), on a medium that you take away, instead of showing it
     #[arg(long, value_name = "FILE")]
     recovery_key_file: Option<PathBuf>,
@@ -84,6 +87,8 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     make_folder(&args.folder)?;
     let folder = absolute(&args.folder)?;
     let data = absolute(&args.data)?;
+    let database = local::database_in(args.database_file.as_deref())?;
+    let database_file = args.database_file.as_deref().map(absolute).transpose()?;
     let config = folder.join("lockwarden.toml");
     let key_file = folder.join("key");
     let recovery_public_file = folder.join("recovery-key.pub");
@@ -100,10 +105,12 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
             );
         }
     }
-    if let Ok(Some(status)) = Escrow::status(&data).await {
+    if let Ok(Some(status)) =
+        Escrow::status(&data, database.clone(), &*server::lifecycle::clock()).await
+    {
         return Err(Failure::new(format!(
             "{} holds a {} vault already",
-            data.display(),
+            args.database_file.as_deref().unwrap_or(&data).display(),
             status.kind
         ))
         .hint("it opens with its own key file alone; name another data folder for a new vault"));
@@ -119,9 +126,12 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
     files
         .make(&recovery_public_file)?
         .write_line(&recovery.public().to_text())?;
-    files
-        .make(&config)?
-        .write_line(&configuration(&data, &key_file, &recovery_public_file))?;
+    files.make(&config)?.write_line(&configuration(
+        &data,
+        database_file.as_deref(),
+        &key_file,
+        &recovery_public_file,
+    ))?;
     if let Some(path) = &args.recovery_key_file {
         files.make(path)?.write_line(&recovery_text)?;
     }
@@ -131,6 +141,7 @@ pub(crate) async fn run(args: InitArgs, voice: Voice) -> Outcome {
 
     let escrow = Escrow::open(Opening {
         folder: &data,
+        database,
         kind: DataKind::Production,
         key: Arc::new(key),
         recovery: Some(recovery.public().clone()),
@@ -284,8 +295,17 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
-fn configuration(data: &Path, key: &Path, recovery_public: &Path) -> String {
+fn configuration(
+    data: &Path,
+    database: Option<&Path>,
+    key: &Path,
+    recovery_public: &Path,
+) -> String {
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    let address_file = match database {
+        Some(path) => format!("address_file = {}", quoted(path)),
+        None => "# address_file = \"/etc/lockwarden/database\"".to_owned(),
+    };
     format!(
         r#"# Lockwarden's configuration: this process alone. What belongs to an organisation is kept in the vault, and set with
 # `lockwarden mdm` (MDM connections), `push-certificate`, `dep` (server tokens), `business-api` (the API account) and
@@ -303,6 +323,11 @@ address = "127.0.0.1:8443"
 
 [data]
 folder = {data}
+
+[database]
+# The vault is in the data folder, unless a file holds the address of a PostgreSQL database (docs/SCALING.md):
+# postgres://user:password@host/database
+{address_file}
 
 [keys]
 # Wraps the keys in the vault. Back it up apart from the data. Instead of a file: the systemd credential `lockwarden-key`, or one
@@ -378,7 +403,7 @@ mod tests {
     #[test]
     fn what_is_written_is_a_configuration() {
         let folder = Path::new("/a \"folder\"");
-        let text = configuration(folder, Path::new("/k"), Path::new("/r"));
+        let text = configuration(folder, None, Path::new("/k"), Path::new("/r"));
         let config: Config = toml::from_str(&text).unwrap();
         assert_eq!(config.data.folder, folder);
         config.settings().unwrap();

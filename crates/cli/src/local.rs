@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use escrow::meta::DataKind;
-use escrow::{Escrow, Opening};
+use escrow::{Database, Escrow, Opening, PostgresAddress};
 use seal::{KeyEncryptionKey, RecoveryPublicKey};
 use server::config::Config;
 
@@ -89,6 +89,39 @@ pub(crate) fn recovery_public(config: &Config) -> Result<Option<RecoveryPublicKe
         .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
 }
 
+/// Which database the vault is in.
+///
+/// # Errors
+/// When the configuration's address cannot be used.
+pub(crate) fn database(config: &Config) -> Result<Database, Failure> {
+    config
+        .database()
+        .map_err(|error| Failure::new(error.to_string()))
+}
+
+/// The database whose address a file holds; the one in the data folder when none is named.
+///
+/// # Errors
+/// When the file cannot be read, or holds no address.
+pub(crate) fn database_in(file: Option<&Path>) -> Result<Database, Failure> {
+    let Some(file) = file else {
+        return Ok(Database::Embedded);
+    };
+    let text = secret_file::read_word(file, "the file of the database's address")?;
+    let address: Result<PostgresAddress, _> = text.parse();
+    address
+        .map(Database::Postgres)
+        .map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Where the vault is, in words.
+pub(crate) fn place(config: &Config) -> String {
+    match config.database() {
+        Ok(Database::Postgres(address)) => address.to_string(),
+        _ => config.data.folder.display().to_string(),
+    }
+}
+
 /// Looks into the vault of a configuration, beside a running server too. Nothing can be changed.
 ///
 /// # Errors
@@ -96,7 +129,11 @@ pub(crate) fn recovery_public(config: &Config) -> Result<Option<RecoveryPublicKe
 pub(crate) async fn look(config: &Config, voice: Voice) -> Result<Escrow, Failure> {
     let folder = &config.data.folder;
     let failed = |error: escrow::Error| Failure::new(error.to_string());
-    match Escrow::status(folder).await.map_err(failed)? {
+    let database = database(config)?;
+    match Escrow::status(folder, database.clone(), &*server::lifecycle::clock())
+        .await
+        .map_err(failed)?
+    {
         Some(status) if status.pending.is_empty() => {}
         Some(_) => {
             return Err(Failure::new("the vault's schema is of an earlier program")
@@ -104,13 +141,14 @@ pub(crate) async fn look(config: &Config, voice: Voice) -> Result<Escrow, Failur
         }
         None => {
             return Err(
-                Failure::new(format!("there is no vault in {}", folder.display()))
+                Failure::new(format!("there is no vault in {}", place(config)))
                     .hint("`lockwarden init` makes one"),
             );
         }
     }
     Escrow::look(Opening {
         folder,
+        database,
         kind: DataKind::Production,
         key: key(config, voice).await?,
         recovery: None,
@@ -128,6 +166,7 @@ pub(crate) async fn look(config: &Config, voice: Voice) -> Result<Escrow, Failur
 pub(crate) async fn open(config: &Config, voice: Voice) -> Result<Escrow, Failure> {
     Escrow::open(Opening {
         folder: &config.data.folder,
+        database: database(config)?,
         kind: DataKind::Production,
         key: key(config, voice).await?,
         recovery: recovery_public(config)?,

@@ -71,12 +71,13 @@ fn run(command: Commands, voice: Voice) -> Outcome {
     // `serve` asks its configuration; the other two hold nothing that is secret, and are what one would trace.
     if !matches!(
         command,
-        Commands::Serve(_) | Commands::Sim(_) | Commands::Bench(_)
+        Commands::Serve(_) | Commands::Worker(_) | Commands::Sim(_) | Commands::Bench(_)
     ) {
         machine::keep_memory_private()?;
     }
     match command {
         Commands::Serve(args) => machine::block_on_all_cores(serve::run(args, voice)),
+        Commands::Worker(args) => machine::block_on_all_cores(serve::worker(args, voice)),
         Commands::Init(args) => machine::block_on(init::run(args, voice)),
         Commands::Doctor(args) => machine::block_on(doctor::run(args, voice)),
         Commands::Db(args) => machine::block_on(db::run(args, voice)),

@@ -1,10 +1,12 @@
 //! `lockwarden serve`: the server, and its sandbox.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use escrow::Database;
 use serde::Serialize;
+use server::Settings;
 use server::lifecycle::{Running, Setup, StartError};
 use server::telemetry;
 
@@ -23,12 +25,18 @@ mod sandbox;
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Serve only: another process on the database, `lockwarden worker`, does the work
+    #[arg(long, conflicts_with = "sandbox")]
+    without_work: bool,
     /// Play: fakes of Apple, of an MDM and of devices, in a data folder of its own. Nothing reaches Apple
     #[arg(long, conflicts_with = "config")]
     sandbox: bool,
     /// The sandbox's data folder [default: ./lockwarden-sandbox]
     #[arg(long, value_name = "FOLDER", requires = "sandbox")]
     data: Option<PathBuf>,
+    /// The file that holds the address of a PostgreSQL database for the sandbox, in place of one in its data folder
+    #[arg(long, value_name = "FILE", requires = "sandbox")]
+    database_file: Option<PathBuf>,
     /// Where the sandbox listens: a loopback address; port 0 takes any free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", requires = "sandbox")]
     listen: Option<SocketAddr>,
@@ -55,13 +63,38 @@ pub(crate) async fn run(args: ServeArgs, voice: Voice) -> Outcome {
     if args.sandbox {
         sandbox::run(args, voice).await
     } else {
-        production(args, voice).await
+        let does = |settings: &mut Settings| settings.works = !args.without_work;
+        production(&args.config, args.ready_file.as_deref(), does, voice).await
     }
 }
 
-async fn production(args: ServeArgs, voice: Voice) -> Outcome {
+/// Do the work without serving: unlocks, locks, commands to MDMs, Apple's lists
+///
+/// For a vault in a PostgreSQL database, beside any number of `lockwarden serve`. At its listener it answers /healthz, /readyz and
+/// /metrics alone. It ends on SIGINT and SIGTERM as `serve` does.
+#[derive(Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Once it works, write where it listens as JSON to this file (mode 0600): url
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Runs the command until it is to end.
+pub(crate) async fn worker(args: WorkerArgs, voice: Voice) -> Outcome {
+    let does = |settings: &mut Settings| settings.serves = false;
+    production(&args.config, args.ready_file.as_deref(), does, voice).await
+}
+
+async fn production(
+    config: &ConfigArgs,
+    ready_file: Option<&Path>,
+    does: impl FnOnce(&mut Settings),
+    voice: Voice,
+) -> Outcome {
     let mut signals = Signals::new()?;
-    let config = args.config.read()?;
+    let config = config.read()?;
     telemetry::log(config.log.format, &config.log.level)
         .map_err(|error| Failure::new(error.to_string()))?;
     if !config.process.core_dumps {
@@ -74,9 +107,19 @@ async fn production(args: ServeArgs, voice: Voice) -> Outcome {
             "this process may not lock its memory: keys may be written to the swap, where there is one; LimitMEMLOCK=infinity in the unit lets it"
         );
     }
-    let settings = config
+    let mut settings = config
         .settings()
         .map_err(|error| Failure::new(error.to_string()))?;
+    does(&mut settings);
+    let says = if settings.serves { "serves" } else { "works" };
+    if !(settings.serves && settings.works)
+        && matches!(local::database(&config)?, Database::Embedded)
+    {
+        return Err(Failure::usage(
+            "a vault in a data folder has one process, which both serves and works",
+        )
+        .hint("several processes share a vault in a PostgreSQL database: docs/SCALING.md"));
+    }
     let escrow = local::open(&config, voice).await?;
     let running = server::lifecycle::start(Setup {
         escrow,
@@ -94,12 +137,12 @@ async fn production(args: ServeArgs, voice: Voice) -> Outcome {
         token: None,
         devices: None,
     };
-    if let Err(failure) = write_ready(args.ready_file.as_deref(), &ready) {
+    if let Err(failure) = write_ready(ready_file, &ready) {
         running.stop().await;
         return Err(failure);
     }
     voice.talk(format!(
-        "lockwarden serves at {} (listening on {})",
+        "lockwarden {says} at {} (listening on {})",
         running.url(),
         running.address()
     ));

@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::{self, Entry};
 use crate::clock::Clock;
-use crate::db::{Row, params};
+use crate::db::{Row, Tx, params};
 use crate::meta::DataKind;
 use crate::people::credentials::nowhere;
 use crate::permit::{Actor, Admin, Permissions, Permit};
-use crate::{Error, Escrow, Opening, Result, keys};
+use crate::{Database, Error, Escrow, Opening, Result, keys};
 
 /// What the first line says that it is.
 const FORMAT: &str = "lockwarden backup 1";
@@ -363,7 +363,11 @@ impl Backups<'_> {
 
     async fn write(&self, id: &str, copy: &Path, path: &Path) -> Result<Backup, BackupError> {
         // The database first: what the journal knows beyond it is put back from there (R4).
-        self.0.db.copy_to(copy).await.map_err(Error::Database)?;
+        self.0
+            .db
+            .copy_to(copy, self.0.clock().now())
+            .await
+            .map_err(Error::Database)?;
         let recovery = self.0.db.read(keys::recovery_public).await?;
         let key = DataKey::generate(Purpose::Cells, &*self.0.shared.random);
         let random = &*self.0.shared.random;
@@ -640,6 +644,7 @@ async fn into(
     }
     let escrow = Escrow::open(Opening {
         folder,
+        database: Database::Embedded,
         kind: DataKind::Production,
         key: with.running(),
         recovery: None,
@@ -655,23 +660,56 @@ async fn into(
     })
 }
 
+/// In a database that is a copy of another nothing fires by itself (R21): what was under way waits for a person, nobody is signed
+/// in, and no approval is open. Does nothing where that was done.
+pub(crate) async fn settle_copy(escrow: &Escrow) -> Result<()> {
+    let copied_at = escrow.db.read(async |tx| {
+        let row = tx
+            .fetch_one("SELECT copied_at FROM meta", params![])
+            .await?;
+        row.get::<Option<Timestamp>>("copied_at")
+    });
+    if copied_at.await?.is_none() {
+        return Ok(());
+    }
+    let held = escrow.operations().hold_after_restore().await?;
+    let owner = escrow.clone();
+    escrow
+        .db
+        .write("backups.settle_copy", async move |tx| {
+            end_sessions_and_approvals(tx).await?;
+            tx.execute("UPDATE meta SET copied_at = NULL", params![])
+                .await?;
+            let actor = Actor::system("command line", Permissions::NONE);
+            let entry = Entry::by(&actor, &nowhere(), "database.copy")
+                .detail("held", u64::try_from(held).unwrap_or(u64::MAX));
+            audit::record(tx, &owner, entry).await
+        })
+        .await
+}
+
+async fn end_sessions_and_approvals(tx: &mut Tx<'_>) -> Result<()> {
+    let now = tx.now();
+    tx.execute(
+        "UPDATE sessions SET ended_at = $1, ended_by = 'a restore' WHERE ended_at IS NULL",
+        params![now],
+    )
+    .await?;
+    tx.execute(
+        "UPDATE approvals SET state = 'cancelled', decided_at = $1 WHERE state IN ('asked', 'approved')",
+        params![now],
+    )
+    .await?;
+    Ok(())
+}
+
 async fn settle(escrow: &Escrow, backup: &Backup) -> Result<usize> {
     let held = escrow.operations().hold_after_restore().await?;
     let (owner, id) = (escrow.clone(), backup.id.clone());
     escrow
         .db
         .write("backups.restored", async move |tx| {
-            let now = tx.now();
-            tx.execute(
-                "UPDATE sessions SET ended_at = $1, ended_by = 'a restore' WHERE ended_at IS NULL",
-                params![now],
-            )
-            .await?;
-            tx.execute(
-                "UPDATE approvals SET state = 'cancelled', decided_at = $1 WHERE state IN ('asked', 'approved')",
-                params![now],
-            )
-            .await?;
+            end_sessions_and_approvals(tx).await?;
             let actor = Actor::system("command line", Permissions::NONE);
             let entry = Entry::by(&actor, &nowhere(), "backup.restore")
                 .subject(&id)

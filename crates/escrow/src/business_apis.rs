@@ -4,6 +4,7 @@ use activation_lock::time::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::db::{Row, Tx, params};
+use crate::news::News;
 use crate::permit::{Connections, OrganisationId, Permit, Read};
 use crate::{Error, Escrow, Result, audit};
 
@@ -142,8 +143,8 @@ impl BusinessApis<'_> {
             })
             .await;
         let kept = self.0.audit_refusal(permit, result).await;
-        self.0.wake_statuses();
-        self.0.wake_listings();
+        self.0.tell(News::Statuses);
+        self.0.tell(News::Listings);
         kept
     }
 

@@ -19,6 +19,11 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Ends once `duration` has passed by this clock.
     fn sleep(&self, duration: Duration) -> Sleep;
+
+    /// Whether it is moved by hand: then it is right, whatever others say.
+    fn is_moved_by_hand(&self) -> bool {
+        false
+    }
 }
 
 /// A clock that never goes back. What is on record is put in order by its times, and waits are counted from them: a machine's
@@ -36,7 +41,9 @@ pub struct Steady {
 const MOST_BACK: Duration = activation_lock::time::DAY;
 
 struct Seen {
-    /// What the other clock showed last.
+    /// How far the other clock is behind the database's server, in milliseconds.
+    behind: i64,
+    /// What the other clock showed last, set right.
     shown: Timestamp,
     /// What was given last.
     given: Timestamp,
@@ -50,6 +57,7 @@ impl Steady {
         Self {
             clock,
             seen: Mutex::new(Seen {
+                behind: 0,
                 shown: now,
                 given: now,
             }),
@@ -65,10 +73,20 @@ impl Steady {
     }
 }
 
+impl Steady {
+    /// The database's server says what the time is: replicas whose machines disagree all go by that.
+    pub(crate) fn set_right(&self, server: Timestamp) {
+        if !self.clock.is_moved_by_hand() {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.behind = server.0.saturating_sub(self.clock.now().0);
+        }
+    }
+}
+
 impl Clock for Steady {
     fn now(&self) -> Timestamp {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = self.clock.now();
+        let shown = Timestamp(self.clock.now().0.saturating_add(seen.behind));
         // By as much as the other clock went on; what it went back by is not made up.
         let went_on = shown.since(seen.shown);
         let is_back = shown < seen.shown;
@@ -78,6 +96,7 @@ impl Clock for Steady {
             .plus(Duration::from_millis(u64::from(is_back)));
         let is_caught_up = shown >= seen.given || given.since(shown) > MOST_BACK;
         *seen = Seen {
+            behind: seen.behind,
             shown,
             given: if is_caught_up { shown } else { given },
         };
@@ -86,6 +105,10 @@ impl Clock for Steady {
 
     fn sleep(&self, duration: Duration) -> Sleep {
         self.clock.sleep(duration)
+    }
+
+    fn is_moved_by_hand(&self) -> bool {
+        self.clock.is_moved_by_hand()
     }
 }
 
@@ -146,6 +169,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         self.hands().now
+    }
+
+    fn is_moved_by_hand(&self) -> bool {
+        true
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {

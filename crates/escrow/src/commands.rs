@@ -8,9 +8,10 @@ use activation_lock::device::SerialNumber;
 use activation_lock::time::Timestamp;
 use serde_json::json;
 
-use crate::db::{Row, Tx, params};
+use crate::db::{Row, Tx, list, params};
 use crate::enrollments::Epoch;
 use crate::ledger::Ledger;
+use crate::news::News;
 use crate::permit::{OrganisationId, Permit, Refresh};
 use crate::{Error, Escrow, Result, record};
 
@@ -296,7 +297,7 @@ impl Commands<'_> {
         lease: Duration,
         except: &[String],
     ) -> Result<Vec<Command>> {
-        let except = json!(except).to_string();
+        let except = list(except);
         self.0
             .db
             .write("commands.take_due", async move |tx| {
@@ -306,13 +307,19 @@ impl Commands<'_> {
                         "UPDATE commands SET leased_until = $2, tries = tries + 1 WHERE (organisation, id) IN \
                          (SELECT organisation, id FROM commands WHERE state = 'planned' AND due_at <= $1 \
                           AND (leased_until IS NULL OR leased_until <= $1) \
-                          AND connection NOT IN (SELECT value FROM json_each($4)) ORDER BY due_at LIMIT $3) \
+                          AND connection NOT IN (SELECT value ->> 0 FROM json_each($4)) ORDER BY due_at LIMIT $3) \
                          RETURNING organisation, id, epoch, connection, enrollment, type, argument, state, reason, \
                          tries, created_at, queued_at, answered_at",
                         params![now, now.plus(lease), limit, except.as_str()],
                     )
                     .await?;
-                taken.iter().map(Command::from_row).collect()
+                let mut taken = taken
+                    .iter()
+                    .map(Command::from_row)
+                    .collect::<Result<Vec<_>>>()?;
+                // In the order in which they were made, which no engine promises of itself.
+                taken.sort_by(|one, other| one.id.cmp(&other.id));
+                Ok(taken)
             })
             .await
     }
@@ -322,14 +329,14 @@ impl Commands<'_> {
     /// # Errors
     /// When the database fails.
     pub async fn next_due(&self, except: &[String]) -> Result<Option<Timestamp>> {
-        let except = json!(except).to_string();
+        let except = list(except);
         self.0
             .db
             .read(async move |tx| {
                 let row = tx
                     .fetch_one(
-                        "SELECT MIN(MAX(due_at, COALESCE(leased_until, 0))) AS due FROM commands WHERE state = 'planned' \
-                         AND connection NOT IN (SELECT value FROM json_each($1))",
+                        "SELECT MIN(CASE WHEN leased_until > due_at THEN leased_until ELSE due_at END) AS due FROM commands WHERE state = 'planned' \
+                         AND connection NOT IN (SELECT value ->> 0 FROM json_each($1))",
                         params![except.as_str()],
                     )
                     .await?;
@@ -403,7 +410,7 @@ impl Commands<'_> {
                 .await
             })
             .await?;
-        self.0.wake_courier();
+        self.0.tell(News::Commands);
         Ok(hurried)
     }
 
@@ -446,7 +453,7 @@ impl Commands<'_> {
             })
             .await?;
         if looked_at > 0 {
-            self.0.wake_courier();
+            self.0.tell(News::Commands);
         }
         Ok(looked_at)
     }
@@ -485,7 +492,7 @@ impl Commands<'_> {
             })
             .await;
         let done = self.0.audit_refusal(permit, result).await?;
-        self.0.wake_courier();
+        self.0.tell(News::Commands);
         Ok(done)
     }
 
@@ -523,7 +530,7 @@ impl Commands<'_> {
             cause = trigger.as_str(),
             "asking devices again"
         );
-        self.0.shared.asks.notify_one();
+        self.0.tell(News::Asks);
         Ok(asked)
     }
 }

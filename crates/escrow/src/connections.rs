@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::approvals::{self, Guard, Passed};
 use crate::db::{Row, Tx, params};
 use crate::names::names;
+use crate::news::News;
 use crate::permit::{Connections as ConnectionsRight, OrganisationId, Permit, Read};
 use crate::principals::SecretText;
 use crate::{Error, Escrow, Result, audit, operations};
@@ -479,7 +480,7 @@ impl Connections<'_> {
     }
 
     fn changed(&self) {
-        self.0.connections_changed();
+        self.0.tell(News::Connections);
         self.0.operations().wake();
     }
 

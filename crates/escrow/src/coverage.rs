@@ -103,7 +103,7 @@ impl Coverage<'_> {
             .write("coverage.sweep", async move |tx| {
                 let off = tx
                     .fetch_one(
-                        "SELECT COALESCE(SUM(ABS(difference)), 0) AS off FROM (SELECT SUM(n) AS difference FROM \
+                        "SELECT CAST(COALESCE(SUM(ABS(difference)), 0) AS BIGINT) AS off FROM (SELECT SUM(n) AS difference FROM \
                          (SELECT organisation, coverage AS state, COUNT(*) AS n FROM devices \
                           GROUP BY organisation, coverage \
                           UNION ALL SELECT organisation, state, -devices FROM coverage) AS both_sides \
@@ -139,7 +139,7 @@ async fn report(tx: &mut Tx<'_>, organisation: Option<&OrganisationId>) -> Resul
     let mut report = CoverageReport::default();
     let rows = tx
         .fetch_all(
-            "SELECT state, SUM(devices) AS devices FROM coverage WHERE ($1 IS NULL OR organisation = $1) GROUP BY state",
+            "SELECT state, CAST(SUM(devices) AS BIGINT) AS devices FROM coverage WHERE ($1 IS NULL OR organisation = $1) GROUP BY state",
             params![named],
         )
         .await?;

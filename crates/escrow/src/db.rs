@@ -1,5 +1,5 @@
 //! The one door to SQL. Nothing above this module sees an engine: verbs speak to a [`Tx`], and get [`Row`]s of our own
-//! [`Value`]s. SQLite now; PostgreSQL is to be a second engine behind the same shapes.
+//! [`Value`]s. SQLite and PostgreSQL take the same texts.
 //!
 //! ```ignore
 //! let name = name.to_owned();                      // what a verb needs, it owns: it may be run again
@@ -14,8 +14,11 @@
 //! }).await?;
 //! ```
 //!
-//! A verb does no I/O but SQL: on SQLite every other write waits for it.
+//! A verb does no I/O but SQL: on SQLite every other write waits for it, and on PostgreSQL, where others write at the same time,
+//! it may be run again from the start.
 
+mod address;
+mod copy;
 mod counter;
 mod engine;
 mod fault;
@@ -23,30 +26,35 @@ mod folder;
 mod ids;
 mod lane;
 mod schema;
+mod settings;
 mod statistics;
 mod value;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use activation_lock::time::Timestamp;
 use seal::Random;
-use sqlx::SqliteConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
+pub use self::address::{BadAddress, Database, PostgresAddress};
+pub use self::copy::Copied;
 use self::counter::Counter;
+use self::engine::{Access, Connection, Place};
 pub use self::fault::{Fault, OpenError};
 pub(crate) use self::folder::Folder;
 use self::ids::Ids;
-use self::lane::{Job, Message, Settled};
+use self::lane::{Common, Message, Waiting, Writer};
+pub(crate) use self::lane::{Hooks, ReadKeys};
 pub(crate) use self::schema::program_version;
-pub(crate) use self::value::{Row, Value, params};
+pub use self::settings::{LiveSettings, Weakness};
+pub(crate) use self::value::{Row, Value, list, params};
 use crate::Result;
-use crate::clock::Clock;
+use crate::clock::{Clock as _, Steady};
 use crate::meta::{DataKind, Status};
 
 /// How many verbs may wait for the writer, and how many reads for a connection, before callers wait to get in line.
@@ -57,9 +65,12 @@ const QUEUE: usize = 1024;
 pub(crate) struct Db(Arc<Inner>);
 
 struct Inner {
-    folder: PathBuf,
+    place: Place,
     writer: mpsc::Sender<Message>,
     readers: mpsc::Sender<Message>,
+    /// Word for other processes; nothing where there are none, and once this is closed.
+    news: Mutex<Option<mpsc::UnboundedSender<&'static str>>>,
+    hooks: Arc<Hooks>,
     audited: Arc<Notify>,
 }
 
@@ -67,45 +78,70 @@ struct Inner {
 pub(crate) struct Opening<'a> {
     /// The data folder; made when it is not there.
     pub(crate) folder: &'a Path,
+    /// Which database.
+    pub(crate) database: Database,
     /// What the folder must be, or is made as.
     pub(crate) kind: DataKind,
     /// The time.
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<Steady>,
     /// For identifiers.
     pub(crate) random: Arc<dyn Random>,
+}
+
+impl Opening<'_> {
+    fn place(&self) -> Place {
+        Place {
+            folder: self.folder.to_owned(),
+            database: self.database.clone(),
+        }
+    }
 }
 
 impl Db {
     /// Opens the database of a data folder, making both when they are not there, and brings its schema up to date. The
     /// folder is locked until every copy is dropped or [`close`](Self::close) has returned.
     pub(crate) async fn open(opening: Opening<'_>) -> std::result::Result<Self, OpenError> {
-        let folder = Folder::lock(opening.folder)?;
-        let mut connection = engine::connect_writer(folder.path()).await?;
+        let place = opening.place();
+        let folder = Arc::new(Folder::lock(opening.folder, !place.is_shared())?);
+        let mut connection = place.connect(Access::Write).await?;
+        if let Some(now) = connection.server_time().await? {
+            opening.clock.set_right(now);
+        }
         let now = opening.clock.now();
         let migrated = schema::migrate(&mut connection, folder.path(), opening.kind, now).await;
         if let Err(error) = migrated {
-            engine::close(connection).await;
+            connection.close().await;
             return Err(error);
         }
         statistics::set(&mut connection).await?;
-        let path = folder.path().to_owned();
-        let ids = Arc::new(Ids::new(opening.random));
-        let counter = Counter::open(&mut connection, &ids, now).await?;
+        let common = Common {
+            place: place.clone(),
+            clock: opening.clock,
+            ids: Arc::new(Ids::new(opening.random)),
+            folder: folder.clone(),
+            hooks: Arc::default(),
+        };
         let audited = Arc::new(Notify::new());
-        let folder = Arc::new(folder);
-        let writer = lane::start_writer(
-            connection,
-            counter,
-            audited.clone(),
-            opening.clock.clone(),
-            ids.clone(),
-            folder.clone(),
-        )?;
-        let readers = lane::start_readers(path.clone(), opening.clock, ids, folder)?;
+        let mut writers = Vec::new();
+        let mut next = Some(connection);
+        for _ in 0..place.connections().0 {
+            let mut connection = match next.take() {
+                Some(connection) => connection,
+                None => place.connect(Access::Write).await?,
+            };
+            let counter = Counter::open(&mut connection, &common.ids, now).await?;
+            let writer = Writer::new(common.clone(), connection, counter, audited.clone());
+            writers.push(writer);
+        }
+        let hooks = common.hooks.clone();
+        let writer = lane::start_writers(writers, &folder)?;
+        let news = lane::start_news(common.clone(), writer.clone())?;
         Ok(Self(Arc::new(Inner {
-            folder: path,
+            place,
             writer,
-            readers,
+            readers: lane::start_readers(common)?,
+            news: Mutex::new(news),
+            hooks,
             audited,
         })))
     }
@@ -113,44 +149,82 @@ impl Db {
     /// Looks into the database of a folder, beside the process that holds it, if one does. Nothing can be written: every
     /// [`write`](Self::write) answers that the database is closed.
     pub(crate) async fn look(opening: Opening<'_>) -> std::result::Result<Self, OpenError> {
-        let mut connection = engine::connect_reader(opening.folder).await?;
+        let place = opening.place();
+        let mut connection = place.connect(Access::Read).await?;
         let may = schema::may_use(&mut connection, opening.folder, opening.kind).await;
-        engine::close(connection).await;
+        connection.close().await;
         may?;
-        let path = opening.folder.to_owned();
-        let ids = Arc::new(Ids::new(opening.random));
-        let folder = Arc::new(Folder::unlocked(&path));
-        let readers = lane::start_readers(path.clone(), opening.clock, ids, folder)?;
+        let hooks = Arc::new(Hooks::default());
+        let readers = lane::start_readers(Common {
+            place: place.clone(),
+            clock: opening.clock,
+            ids: Arc::new(Ids::new(opening.random)),
+            folder: Arc::new(Folder::unlocked(opening.folder)),
+            hooks: hooks.clone(),
+        })?;
         // Nobody listens at the other end.
         let (writer, _) = mpsc::channel(1);
         Ok(Self(Arc::new(Inner {
-            folder: path,
+            place,
             writer,
             readers,
+            news: Mutex::new(None),
+            hooks,
             audited: Arc::new(Notify::new()),
         })))
     }
 
-    /// What `db status` shows of the database in a folder. Takes no lock and changes nothing.
-    pub(crate) async fn status(folder: &Path) -> std::result::Result<Option<Status>, OpenError> {
-        if !Folder::database(folder).exists() {
+    /// What `db status` shows of a database. Takes no lock and changes nothing.
+    pub(crate) async fn status(
+        folder: &Path,
+        database: Database,
+        now: Timestamp,
+    ) -> std::result::Result<Option<Status>, OpenError> {
+        let place = Place {
+            folder: folder.to_owned(),
+            database,
+        };
+        if !place.is_shared() && !Folder::database(folder).exists() {
             return Ok(None);
         }
-        let mut connection = engine::connect_reader(folder).await?;
-        let status = schema::status(&mut connection).await;
-        engine::close(connection).await;
-        status.map(Some)
+        let mut connection = place.connect(Access::Read).await?;
+        let status = schema::status(&mut connection, now).await;
+        connection.close().await;
+        status
     }
 
     /// Writes what the database holds at one moment into a new file that only its owner may read, while everything goes on.
-    pub(crate) async fn copy_to(&self, path: &Path) -> std::result::Result<(), Fault> {
+    pub(crate) async fn copy_to(
+        &self,
+        path: &Path,
+        now: Timestamp,
+    ) -> std::result::Result<(), Fault> {
         folder::private_file(path).map_err(|error| Fault::Engine(error.to_string()))?;
-        engine::copy(&self.0.folder, path).await
+        self.0.place.copy(path, now).await
     }
 
     /// The data folder.
     pub(crate) fn folder(&self) -> &Path {
-        &self.0.folder
+        &self.0.place.folder
+    }
+
+    /// Tells other processes that share the database.
+    pub(crate) fn tell(&self, word: &'static str) {
+        let news = self.0.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(news) = &*news {
+            // Who carries word is gone with the database.
+            let _ = news.send(word);
+        }
+    }
+
+    /// What is told of other processes.
+    pub(crate) fn hooks(&self) -> &Hooks {
+        &self.0.hooks
+    }
+
+    /// Whether other processes may use the database at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.0.place.is_shared()
     }
 
     /// Waits until audit rows were committed since the last wait.
@@ -167,27 +241,7 @@ impl Db {
         F: AsyncFn(&mut Tx<'_>) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            name,
-            run: Box::new(move |tx| {
-                Box::pin(async move {
-                    let result = match tx {
-                        Ok(tx) => verb(tx).await,
-                        Err(fault) => Err(fault.into()),
-                    };
-                    Settled {
-                        keep: result.is_ok(),
-                        deliver: Box::new(move |committed| {
-                            let result = result
-                                .and_then(|value| committed.map(|()| value).map_err(Into::into));
-                            // Nobody waits for it any more: it is done all the same.
-                            let _ = reply.send(result);
-                        }),
-                    }
-                })
-            }),
-        };
+        let (job, answer) = Waiting::new(name, verb);
         Self::send(&self.0.writer, job).await?;
         answer.await.unwrap_or_else(|_| Err(self.lost(name).into()))
     }
@@ -198,60 +252,26 @@ impl Db {
         F: AsyncFn(&mut Tx<'_>) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            name: "read",
-            run: Box::new(move |tx| {
-                Box::pin(async move {
-                    let result = match tx {
-                        Ok(tx) => verb(tx).await,
-                        Err(fault) => Err(fault.into()),
-                    };
-                    let deliver: lane::Deliver = Box::new(move |_| {
-                        let _ = reply.send(result);
-                    });
-                    Settled {
-                        keep: false,
-                        deliver,
-                    }
-                })
-            }),
-        };
+        let (job, answer) = Waiting::new("read", verb);
         Self::send(&self.0.readers, job).await?;
         answer
             .await
             .unwrap_or_else(|_| Err(self.lost("read").into()))
     }
 
-    /// How the writer's connection is set, read back from it: what `doctor` shows and a test holds to its word.
+    /// How the database keeps what is committed, read back from a connection that writes: what `doctor` shows, and a test holds to its
+    /// word.
     pub(crate) async fn live_settings(&self) -> Result<LiveSettings> {
-        self.write("db.live_settings", async |tx| {
-            let mut pragma = async |sql| -> Result<Value> {
-                let row = tx.fetch_one(sql, params![]).await?;
-                Ok(row.first().cloned().unwrap_or(Value::Null))
-            };
-            Ok(LiveSettings {
-                journal_mode: pragma("PRAGMA journal_mode").await?.to_string(),
-                synchronous: match pragma("PRAGMA synchronous").await? {
-                    Value::Int(0) => "off".to_owned(),
-                    Value::Int(1) => "normal".to_owned(),
-                    Value::Int(2) => "full".to_owned(),
-                    Value::Int(3) => "extra".to_owned(),
-                    other => other.to_string(),
-                },
-                foreign_keys: pragma("PRAGMA foreign_keys").await? == Value::Int(1),
-                secure_delete: pragma("PRAGMA secure_delete").await? == Value::Int(1),
-                autocheckpoint_pages: match pragma("PRAGMA wal_autocheckpoint").await? {
-                    Value::Int(pages) => pages,
-                    _ => 0,
-                },
-            })
-        })
-        .await
+        if self.0.place.is_shared() {
+            return self.read(settings::postgres).await;
+        }
+        self.write("db.live_settings", settings::sqlite).await
     }
 
     /// Ends it: waits for the verbs in line, closes the connections and unlocks the folder. Later verbs are refused.
     pub(crate) async fn close(&self) {
+        let news = self.0.news.lock().map(|mut news| news.take());
+        drop(news);
         for lane in [&self.0.readers, &self.0.writer] {
             let (closed, done) = oneshot::channel();
             if lane.send(Message::Close(closed)).await.is_ok() {
@@ -261,9 +281,9 @@ impl Db {
         }
     }
 
-    async fn send(lane: &mpsc::Sender<Message>, job: Job) -> Result<()> {
+    async fn send<J: lane::Job + 'static>(lane: &mpsc::Sender<Message>, job: J) -> Result<()> {
         Ok(lane
-            .send(Message::Run(job))
+            .send(Message::Run(Box::new(job)))
             .await
             .map_err(|_| Fault::Closed)?)
     }
@@ -278,19 +298,46 @@ impl Db {
     }
 }
 
-/// How the writer's connection is set. See [`crate::Escrow::live_settings`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LiveSettings {
-    /// `wal`, or what else SQLite says.
-    pub journal_mode: String,
-    /// `full` when every commit is on disk before it is acknowledged.
-    pub synchronous: String,
-    /// Whether references between tables are enforced.
-    pub foreign_keys: bool,
-    /// Whether what is deleted is overwritten.
-    pub secure_delete: bool,
-    /// After how many pages the write-ahead log is moved into the database.
-    pub autocheckpoint_pages: i64,
+/// Copies the database of a folder to a server.
+pub(crate) async fn copy_to_server(
+    folder: &Path,
+    server: &PostgresAddress,
+    now: Timestamp,
+    progress: impl FnMut(Copied),
+) -> std::result::Result<Copied, OpenError> {
+    let (from, to) = (Place::of(folder), Place::at(folder, server));
+    let copied = copy_between(&from, &to, now, progress).await?;
+    // With the last connection that may write, the write-ahead log moves into the file.
+    from.connect(Access::Write).await?.close().await;
+    Ok(copied)
+}
+
+/// Copies the database of a server to a folder, where there is an empty file for it.
+pub(crate) async fn copy_to_folder(
+    server: &PostgresAddress,
+    folder: &Path,
+    now: Timestamp,
+    progress: impl FnMut(Copied),
+) -> std::result::Result<Copied, OpenError> {
+    let (from, to) = (Place::at(folder, server), Place::of(folder));
+    copy_between(&from, &to, now, progress).await
+}
+
+async fn copy_between(
+    from: &Place,
+    to: &Place,
+    now: Timestamp,
+    progress: impl FnMut(Copied),
+) -> std::result::Result<Copied, OpenError> {
+    let mut from = from.connect(Access::Read).await?;
+    let mut to = to.connect(Access::Write).await?;
+    let copied = match schema::is_current(&mut from).await {
+        Ok(()) => copy::copy(&mut from, &mut to, now, Some(now), progress).await,
+        Err(fault) => Err(fault),
+    };
+    from.close().await;
+    to.close().await;
+    Ok(copied?)
 }
 
 /// Makes identifiers in the order of those of [`Tx::new_id`].
@@ -305,7 +352,7 @@ impl IdSource {
 
 /// A transaction, as a verb sees it.
 pub(crate) struct Tx<'t> {
-    connection: &'t mut SqliteConnection,
+    connection: &'t mut Connection,
     /// Nothing in a read.
     counter: Option<&'t mut Counter>,
     ids: &'t Arc<Ids>,
@@ -314,7 +361,7 @@ pub(crate) struct Tx<'t> {
 
 impl<'t> Tx<'t> {
     fn new(
-        connection: &'t mut SqliteConnection,
+        connection: &'t mut Connection,
         counter: Option<&'t mut Counter>,
         ids: &'t Arc<Ids>,
         now: Timestamp,
@@ -351,7 +398,7 @@ impl<'t> Tx<'t> {
 
     /// Runs a statement; gives the number of rows it changed.
     pub(crate) async fn execute(&mut self, sql: &'static str, params: Vec<Value>) -> Result<u64> {
-        Ok(engine::execute(self.connection, sql, params).await?)
+        Ok(self.connection.execute(sql, params).await?)
     }
 
     /// All rows.
@@ -360,7 +407,7 @@ impl<'t> Tx<'t> {
         sql: &'static str,
         params: Vec<Value>,
     ) -> Result<Vec<Row>> {
-        Ok(engine::fetch_all(self.connection, sql, params).await?)
+        Ok(self.connection.fetch_all(sql, params).await?)
     }
 
     /// The first row, if there is one.
@@ -369,7 +416,7 @@ impl<'t> Tx<'t> {
         sql: &'static str,
         params: Vec<Value>,
     ) -> Result<Option<Row>> {
-        Ok(engine::fetch_optional(self.connection, sql, params).await?)
+        Ok(self.connection.fetch_optional(sql, params).await?)
     }
 
     /// The first row, of a statement that always has one.

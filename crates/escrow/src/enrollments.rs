@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::connections::ConnectionRef;
 use crate::db::{Row, Tx, params};
 use crate::ledger::{EnrollmentKey, Ledger};
+use crate::news::News;
 use crate::permit::OrganisationId;
 use crate::{Error, Escrow, Result, record};
 
@@ -574,7 +575,7 @@ impl Enrollments<'_> {
             })
             .await?;
         if settled > 0 {
-            self.0.wake_courier();
+            self.0.tell(News::Commands);
         }
         Ok(settled)
     }

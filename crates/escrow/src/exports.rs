@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::approvals::{self, Action, Guard};
 use crate::codes::{CODE, REPORTED_CODE, open_text};
-use crate::db::{Row, Tx, params};
+use crate::db::{Row, Tx, list, params};
+use crate::news::News;
 use crate::notices::NoticeKind;
 use crate::permit::{self, OrganisationId, Permit};
 use crate::{Error, Escrow, Result, audit};
@@ -159,7 +160,8 @@ impl Exports<'_> {
     /// When the permit no longer holds, it takes others, or the database fails.
     pub async fn begin(&self, permit: &Permit<permit::Export>, new: NewExport) -> Result<Export> {
         let (escrow, confirmed) = (self.0.clone(), permit.clone());
-        let devices = (!new.devices.is_empty()).then(|| json!(new.devices).to_string());
+        let devices =
+            (!new.devices.is_empty()).then(|| list(new.devices.iter().map(SerialNumber::as_str)));
         let reason = new.reason.clone();
         let result = self
             .0
@@ -216,7 +218,7 @@ impl Exports<'_> {
             })
             .await;
         let id = self.0.audit_refusal(permit, result).await?;
-        self.0.shared.notices.notify_one();
+        self.0.tell(News::Notices);
         Ok(Export {
             escrow: self.0.clone(),
             permit: permit.clone(),
@@ -284,10 +286,10 @@ impl Export {
                 let now = tx.now();
                 tx.execute(
                     "UPDATE codes SET revealed_at = $3, revealed_by = $4 WHERE organisation = $1 \
-                     AND id IN (SELECT value FROM json_each($2))",
+                     AND id IN (SELECT value ->> 0 FROM json_each($2))",
                     params![
                         permit.organisation().as_str(),
-                        json!(opened).to_string(),
+                        list(&opened),
                         now,
                         permit.actor().name()
                     ],
@@ -351,7 +353,7 @@ async fn batch(
         Some(devices) => {
             tx.fetch_all(
                 select_exported!(
-                    "(SELECT value FROM json_each($5)) AS wanted JOIN codes ON codes.serial = wanted.value"
+                    "(SELECT value FROM json_each($5)) AS wanted JOIN codes ON codes.serial = wanted.value ->> 0"
                 ),
                 params![name, serial, id, BATCH, devices],
             )

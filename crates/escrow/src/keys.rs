@@ -16,11 +16,11 @@ use self::rotation::standing_of;
 pub use self::rotation::{Rotation, Step};
 
 use crate::audit::{self, Entry};
-use crate::clock::Clock;
-use crate::db::{Db, Fault, Row, Tx, params};
+use crate::clock::{Clock, Steady};
+use crate::db::{Db, Fault, ReadKeys, Row, Tx, params};
 use crate::meta::DataKind;
 use crate::permit::{Actor, OrganisationId, Permissions};
-use crate::{Error, Escrow};
+use crate::{Database, Error, Escrow, Shared};
 
 pub mod care;
 mod cells;
@@ -137,6 +137,18 @@ pub(crate) async fn open(
     Ok(unlock(&keys, &running)?)
 }
 
+/// Reads the data keys anew, for a process that shares the database with one that exchanges them.
+pub(crate) fn reader(shared: Arc<Shared>) -> ReadKeys {
+    Box::new(move |tx| {
+        let shared = shared.clone();
+        Box::pin(async move {
+            let keyring = unlock(&stored(tx).await?, &shared.running)?;
+            shared.set_keyring(keyring);
+            Ok(())
+        })
+    })
+}
+
 /// Makes a data key for each purpose that an earlier program did not know, for the same recipients. True when there was
 /// one.
 async fn complete(
@@ -179,7 +191,7 @@ pub(crate) async fn look(db: &Db, running: &KeyEncryptionKey) -> crate::Result<K
     Ok(unlock(&db.read(stored).await?, running)?)
 }
 
-/// Makes the first data keys. The folder's lock sees to it that nobody else does at the same time.
+/// Makes the first data keys, unless another replica was first.
 async fn create(
     db: &Db,
     running: &KeyEncryptionKey,
@@ -203,6 +215,9 @@ async fn create(
     let sample = keyring.seal_cell(SAMPLE, "", &sealing, SAMPLE_TEXT, random);
     let recovery = recovery.map(RecoveryPublicKey::to_text);
     let made = db.write("keys.create", async move |tx| {
+        if !stored(tx).await?.is_empty() {
+            return Ok(());
+        }
         for (id, purpose) in &ids {
             insert(tx, *id, *purpose).await?;
         }
@@ -417,8 +432,9 @@ pub(crate) async fn adopt(
 ) -> crate::Result<()> {
     let db = Db::open(crate::db::Opening {
         folder,
+        database: Database::Embedded,
         kind: DataKind::Production,
-        clock,
+        clock: Arc::new(Steady::new(clock)),
         random: random.clone(),
     })
     .await?;

@@ -24,7 +24,9 @@ pub mod listing;
 pub mod lock_statuses;
 pub mod locks;
 pub mod meta;
+pub mod moving;
 mod names;
+mod news;
 pub mod notices;
 pub mod operations;
 pub mod organisations;
@@ -34,19 +36,23 @@ pub mod permit;
 pub mod principals;
 pub mod push_certificates;
 pub mod record;
+pub mod replicas;
 mod search;
 pub mod server_tokens;
 pub mod sessions;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use seal::{KeyEncryptionKey, Keyring, Random, RecoveryPublicKey};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Steady};
-pub use crate::db::{Fault, LiveSettings, OpenError};
+pub use crate::db::{
+    BadAddress, Database, Fault, LiveSettings, OpenError, PostgresAddress, Weakness,
+};
 use crate::meta::{DataKind, Status};
 use crate::permit::Refusal;
 
@@ -102,24 +108,26 @@ struct Shared {
     random: Arc<dyn Random>,
     kind: DataKind,
     line: record::Line,
-    courier: Notify,
-    asks: Notify,
-    operations: Notify,
-    statuses: Notify,
-    listings: Notify,
-    rotations: Notify,
-    notices: Notify,
+    waits: news::Waits,
     lock_journal: locks::journal::LockJournal,
+    /// How often the database had been connected to anew when the lock journal was last compared with it.
+    replayed_at: AtomicU64,
     /// How many passwords are hashed at once: each takes 19 MiB and a core.
     hashing: Semaphore,
-    /// Counts the changes of connections.
-    connections: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn set_keyring(&self, keyring: Keyring) {
+        *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+    }
 }
 
 /// What [`Escrow::open`] needs to know.
 pub struct Opening<'a> {
     /// The data folder; made, with mode 0700, when it is not there.
     pub folder: &'a Path,
+    /// Which database the vault is in.
+    pub database: Database,
     /// What the folder must be, or is made as. The two kinds are never mixed.
     pub kind: DataKind,
     /// The running key, which unwraps the data keys.
@@ -141,6 +149,7 @@ impl Escrow {
     pub async fn open(opening: Opening<'_>) -> Result<Self> {
         let Opening {
             folder,
+            database,
             kind,
             key,
             recovery,
@@ -150,6 +159,7 @@ impl Escrow {
         let clock = Arc::new(Steady::new(clock));
         let db = db::Db::open(db::Opening {
             folder,
+            database,
             kind,
             clock: clock.clone(),
             random: random.clone(),
@@ -187,6 +197,7 @@ impl Escrow {
         let clock = Arc::new(Steady::new(opening.clock));
         let db = db::Db::look(db::Opening {
             folder: opening.folder,
+            database: opening.database,
             kind: opening.kind,
             clock: clock.clone(),
             random: opening.random.clone(),
@@ -217,50 +228,107 @@ impl Escrow {
         kind: DataKind,
     ) -> Self {
         let lock_journal = locks::journal::LockJournal::of(db.folder());
-        Self {
-            db,
-            shared: Arc::new(Shared {
-                clock,
-                keyring: RwLock::new(Arc::new(keyring)),
-                running,
-                random,
-                kind,
-                line: record::Line::default(),
-                courier: Notify::new(),
-                asks: Notify::new(),
-                operations: Notify::new(),
-                statuses: Notify::new(),
-                listings: Notify::new(),
-                rotations: Notify::new(),
-                notices: Notify::new(),
-                lock_journal,
-                hashing: Semaphore::new(PASSWORDS_AT_ONCE),
-                connections: watch::Sender::new(0),
-            }),
-        }
+        let shared = Arc::new(Shared {
+            clock,
+            keyring: RwLock::new(Arc::new(keyring)),
+            running,
+            random,
+            kind,
+            line: record::Line::default(),
+            waits: news::Waits::new(),
+            lock_journal,
+            replayed_at: AtomicU64::new(0),
+            hashing: Semaphore::new(PASSWORDS_AT_ONCE),
+        });
+        let told = shared.clone();
+        db.hooks().set(
+            move |word| told.waits.heard(word),
+            keys::reader(shared.clone()),
+        );
+        Self { db, shared }
     }
 
-    /// What earlier processes held is free again: whoever held it is dead. What the lock journal knows and the database has
-    /// forgotten is put back (R4).
+    /// Where nobody else uses the database, what earlier processes held is free again: whoever held it is dead. Elsewhere leases
+    /// end by their time. What the lock journal knows and the database has forgotten is put back (R4), and in a copy nothing
+    /// fires by itself (R21).
     async fn recover(&self) -> Result<()> {
         if let Some(last) = self.audit().last_moment().await? {
             self.shared.clock.not_before(last);
         }
-        self.operations()
-            .free_leases_of_earlier_incarnations()
-            .await?;
-        self.commands().free_leases().await?;
-        self.audit().free_lease().await?;
+        if !self.db.is_shared() {
+            self.operations()
+                .free_leases_of_earlier_incarnations()
+                .await?;
+            self.commands().free_leases().await?;
+            self.audit().free_lease().await?;
+        }
+        backups::settle_copy(self).await?;
         self.locks().replay().await?;
         Ok(())
+    }
+
+    /// Compares the lock journal with the database when that was connected to anew since: a standby that has taken over may have
+    /// forgotten codes (R4).
+    async fn mind_journal(&self) -> Result<()> {
+        while let Some(count) = self.unminded() {
+            self.locks().replay().await?;
+            self.shared.replayed_at.store(count, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// How often the database was connected to anew, when the lock journal was not compared with it since.
+    fn unminded(&self) -> Option<u64> {
+        let count = *self.db.hooks().reconnections().borrow();
+        (self.shared.replayed_at.load(Ordering::SeqCst) != count).then_some(count)
+    }
+
+    /// A write that decides which code a call takes: not in a database that may have forgotten one.
+    pub(crate) async fn write_minding_journal<T, F>(&self, name: &'static str, verb: F) -> Result<T>
+    where
+        F: AsyncFn(&mut db::Tx<'_>) -> Result<T> + Clone + Send + 'static,
+        T: Send + 'static,
+    {
+        loop {
+            self.mind_journal().await?;
+            let (escrow, verb) = (self.clone(), verb.clone());
+            let done = self.db.write(name, async move |tx| {
+                // The connection of this very transaction may be a new one.
+                match escrow.unminded() {
+                    Some(_) => Ok(None),
+                    None => verb(tx).await.map(Some),
+                }
+            });
+            if let Some(done) = done.await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Waits until the database was connected to anew, and compares the lock journal with it. Never ends by itself where the
+    /// database is a file.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or the database fails.
+    pub async fn watch_journal(&self) -> Result<()> {
+        let mut count = self.db.hooks().reconnections();
+        let replayed_at = &self.shared.replayed_at;
+        let changed = count.wait_for(|count| *count != replayed_at.load(Ordering::SeqCst));
+        // The sender is in the database itself.
+        let _ = changed.await;
+        self.mind_journal().await
     }
 
     /// What `db status` shows of a data folder; `None` when there is no database in it. Takes no lock, changes nothing.
     ///
     /// # Errors
     /// When there is a database that cannot be read.
-    pub async fn status(folder: &Path) -> Result<Option<Status>> {
-        Ok(db::Db::status(folder).await?)
+    pub async fn status(
+        folder: &Path,
+        database: Database,
+        clock: &dyn Clock,
+    ) -> Result<Option<Status>> {
+        Ok(db::Db::status(folder, database, clock.now()).await?)
     }
 
     /// Waits for verbs in line, closes the database and unlocks the folder.
@@ -286,7 +354,7 @@ impl Escrow {
         self.db.folder()
     }
 
-    /// How the writer's connection is set, read back from it.
+    /// How the database keeps what is committed, read back from a connection that writes.
     ///
     /// # Errors
     /// When the database fails.
@@ -360,6 +428,12 @@ impl Escrow {
         business_apis::BusinessApis(self)
     }
 
+    /// The processes on this database.
+    #[must_use]
+    pub fn replicas(&self) -> replicas::Replicas<'_> {
+        replicas::Replicas(self)
+    }
+
     /// Organisations and their policies.
     #[must_use]
     pub fn organisations(&self) -> organisations::Organisations<'_> {
@@ -384,27 +458,6 @@ impl Escrow {
         push_certificates::PushCertificates(self)
     }
 
-    /// Waits until commands may have become due.
-    pub async fn courier_woken(&self) {
-        self.shared.courier.notified().await;
-    }
-
-    /// Waits until [`commands::Commands::plan_due`] may have something to do before its time. A wake-up that came since the
-    /// last wait counts.
-    pub async fn asks_woken(&self) {
-        self.shared.asks.notified().await;
-    }
-
-    /// Changes with every change of a connection or its secrets, so that copies of them are read anew.
-    #[must_use]
-    pub fn connection_changes(&self) -> watch::Receiver<u64> {
-        self.shared.connections.subscribe()
-    }
-
-    pub(crate) fn connections_changed(&self) {
-        self.shared.connections.send_modify(|changes| *changes += 1);
-    }
-
     /// The actor that a connection is, for the audit trail of what its MDM reported.
     pub(crate) fn connection_actor(&self, connection: &str) -> permit::Actor {
         permit::Actor {
@@ -423,34 +476,8 @@ impl Escrow {
         }
     }
 
-    pub(crate) fn wake_courier(&self) {
-        self.shared.courier.notify_one();
-    }
-
-    /// Waits until Apple's status of a lock may have become due.
-    pub async fn statuses_woken(&self) {
-        self.shared.statuses.notified().await;
-    }
-
-    pub(crate) fn wake_statuses(&self) {
-        self.shared.statuses.notify_one();
-    }
-
-    /// Waits until a list of Apple's may have become due.
-    pub async fn listings_woken(&self) {
-        self.shared.listings.notified().await;
-    }
-
-    pub(crate) fn wake_listings(&self) {
-        self.shared.listings.notify_one();
-    }
-
     pub(crate) fn lock_journal(&self) -> &locks::journal::LockJournal {
         &self.shared.lock_journal
-    }
-
-    pub(crate) fn operations_wake(&self) -> &Notify {
-        &self.shared.operations
     }
 
     /// The keys of now. They may be exchanged at any time: what belongs together is done with one of these.
@@ -463,11 +490,7 @@ impl Escrow {
     }
 
     fn set_keyring(&self, keyring: Keyring) {
-        *self
-            .shared
-            .keyring
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring);
+        self.shared.set_keyring(keyring);
     }
 
     pub(crate) fn random(&self) -> &dyn Random {

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use crate::approvals::Passed;
 use crate::business_apis::BusinessApiView;
-use crate::db::{Tx, params};
+use crate::db::{Tx, list, params};
 use crate::devices::UNLISTED;
 use crate::ledger::{DeviceKey, Ledger};
 use crate::locks::{self, Wish};
@@ -484,10 +484,10 @@ async fn listed(
     organisation: &OrganisationId,
     serials: impl Iterator<Item = &SerialNumber>,
 ) -> Result<BTreeSet<SerialNumber>> {
-    let serials = Json::Array(serials.map(|serial| json!(serial.as_str())).collect()).to_string();
+    let serials = list(serials.map(SerialNumber::as_str));
     tx.fetch_all(
         "SELECT DISTINCT listed_devices.serial FROM (SELECT value FROM json_each($2)) AS wanted \
-         JOIN listed_devices ON listed_devices.organisation = $1 AND listed_devices.serial = wanted.value \
+         JOIN listed_devices ON listed_devices.organisation = $1 AND listed_devices.serial = wanted.value ->> 0 \
          JOIN server_tokens ON server_tokens.organisation = $1 AND server_tokens.id = listed_devices.server_token \
          WHERE gone_at IS NULL AND removed_at IS NULL",
         params![organisation.as_str(), serials],
@@ -529,7 +529,7 @@ async fn write_lines(
                 said.released_by_replacement.map(i64::from),
                 said.migration_deadline
             ])),
-            Line::NamesNoMore(serial) => no_more.push(json!(serial)),
+            Line::NamesNoMore(serial) => no_more.push(serial),
         }
     }
     let (organisation, id) = (token.organisation.as_str(), token.id.as_str());
@@ -552,8 +552,8 @@ async fn write_lines(
     .await?;
     tx.execute(
         "UPDATE listed_devices SET gone_at = $4 WHERE organisation = $1 AND server_token = $2 AND gone_at IS NULL \
-         AND serial IN (SELECT value FROM json_each($3))",
-        params![organisation, id, Json::Array(no_more).to_string(), now],
+         AND serial IN (SELECT value ->> 0 FROM json_each($3))",
+        params![organisation, id, list(no_more.iter().map(|serial| serial.as_str())), now],
     )
     .await?;
     Ok(())

@@ -499,7 +499,7 @@ pub(crate) async fn record(
     tx.execute(
         "UPDATE devices SET status_asked_at = $3, status_problem = $4, status_due_at = $5, \
          status_expected = CASE WHEN $6 = 1 THEN status_expected END, \
-         status_expected_until = CASE WHEN $6 = 1 THEN $7 END WHERE organisation = $1 AND serial = $2",
+         status_expected_until = CASE WHEN $6 = 1 THEN CAST($7 AS BIGINT) END WHERE organisation = $1 AND serial = $2",
         params![
             organisation.as_str(),
             serial.as_str(),

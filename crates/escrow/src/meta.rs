@@ -5,6 +5,7 @@ use std::fmt;
 use activation_lock::time::Timestamp;
 
 use crate::db::{Fault, Row};
+use crate::replicas::ReplicaView;
 
 /// What a data folder holds. The two never mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Status {
     pub recovery_public: Option<String>,
     /// When the recovery key was last shown to open a cell, if ever (R25).
     pub recovery_opened_at: Option<Timestamp>,
+    /// The processes on it that were heard of within a day, those that started last first.
+    pub replicas: Vec<ReplicaView>,
 }
 
 impl Status {
@@ -66,6 +69,7 @@ impl Status {
         let kind = match kind.as_str() {
             "production" => DataKind::Production,
             "sandbox" => DataKind::Sandbox,
+            "unfinished" => return Err(Fault::Unfinished),
             _ => {
                 return Err(Fault::Column {
                     column: "meta.kind".to_owned(),
@@ -82,6 +86,7 @@ impl Status {
             created_at: row.column("created_at")?,
             recovery_public: row.column("recovery_public")?,
             recovery_opened_at: row.column("recovery_opened_at")?,
+            replicas: Vec::new(),
         })
     }
 }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::db::{Row, Tx, params};
 use crate::names::names;
+use crate::news::News;
 use crate::permit::{Admin, OrganisationId, Permission, Permit, Refusal};
 use crate::{Error, Escrow, Result, audit};
 
@@ -170,7 +171,7 @@ pub(crate) async fn post(
         )
         .await?;
     insert(tx, organisation.as_str(), &id, kind, told, &channels, now).await?;
-    escrow.shared.notices.notify_one();
+    escrow.tell(News::Notices);
     Ok(())
 }
 
@@ -485,7 +486,7 @@ impl Notices<'_> {
                     now,
                 )
                 .await?;
-                escrow.shared.notices.notify_one();
+                escrow.tell(News::Notices);
                 audit::record(
                     tx,
                     &escrow,

@@ -16,6 +16,7 @@ use activation_lock::unlock::{ReviewReason, UNLOCK_DEADLINE};
 
 use crate::approvals::{self, Action, Guard};
 use crate::db::{Row, Tx, params};
+use crate::news::News;
 use crate::permit::{OrganisationId, Permit, Read, Unlock};
 use crate::{Error, Escrow, Result, audit, devices, locks};
 
@@ -242,7 +243,7 @@ impl Operations<'_> {
                 })
             })
             .await;
-        self.0.wake_courier();
+        self.0.tell(News::Commands);
         self.0.audit_refusal(permit, result).await
     }
 
@@ -303,13 +304,12 @@ impl Operations<'_> {
 
     /// Tells the workers of this process that there may be something to do now.
     pub fn wake(&self) {
-        self.0.operations_wake().notify_waiters();
-        self.0.operations_wake().notify_one();
+        self.0.tell(News::Operations);
     }
 
     /// Waits until [`Self::wake`] is called in this process. A wake-up that came since the last wait counts.
     pub async fn woken(&self) {
-        self.0.operations_wake().notified().await;
+        self.0.told(News::Operations).await;
     }
 
     /// After a restore or a copy of the database every live unlock and lock needs review: nothing fires by itself (R21).

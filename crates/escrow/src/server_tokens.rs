@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::db::{Row, Tx, params};
 use crate::names::names;
+use crate::news::News;
 use crate::operations::{self, Operation};
 use crate::permit::{Connections, OrganisationId, Permit, Read, Refresh};
 use crate::{Error, Escrow, Result, audit};
@@ -460,7 +461,7 @@ impl ServerTokens<'_> {
             .await;
         let kept = self.0.audit_refusal(permit, result).await;
         self.0.operations().wake();
-        self.0.wake_listings();
+        self.0.tell(News::Listings);
         kept
     }
 
@@ -579,7 +580,7 @@ impl ServerTokens<'_> {
             })
             .await;
         let found = self.0.audit_refusal(permit, result).await;
-        self.0.wake_listings();
+        self.0.tell(News::Listings);
         found
     }
 

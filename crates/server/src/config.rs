@@ -16,8 +16,10 @@ use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
 use escrow::permit::Role;
 use escrow::sessions::Rules;
+use escrow::{BadAddress, Database, PostgresAddress, Weakness};
 use serde::Deserialize;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::outside::{Outside, SyslogError};
 use crate::settings::{Settings, TlsFiles};
@@ -32,6 +34,9 @@ pub struct Config {
     pub listen: Listen,
     /// `[data]`
     pub data: Data,
+    /// `[database]`
+    #[serde(default)]
+    pub database: DatabasePlace,
     /// `[keys]`
     #[serde(default)]
     pub keys: Keys,
@@ -74,6 +79,9 @@ pub struct Listen {
     pub trusted_proxy: bool,
     /// Where people and MDMs reach it.
     pub public_url: Option<Url>,
+    /// How long it goes on serving after it was asked to end, while `/readyz` says that it is going to: longer than a load balancer
+    /// takes to notice. At most 600.
+    pub leave_seconds: u64,
 }
 
 impl Default for Listen {
@@ -84,6 +92,7 @@ impl Default for Listen {
             key_file: None,
             trusted_proxy: false,
             public_url: None,
+            leave_seconds: 0,
         }
     }
 }
@@ -94,6 +103,19 @@ impl Default for Listen {
 pub struct Data {
     /// The data folder.
     pub folder: PathBuf,
+}
+
+/// `[database]`: a PostgreSQL server, where the database is not in the data folder. See `docs/SCALING.md`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabasePlace {
+    /// Its address, without a password.
+    pub address: Option<String>,
+    /// The file that holds its address, with the password.
+    pub address_file: Option<PathBuf>,
+    /// The ways of losing what was acknowledged that are put up with, by name: `fsync`, `synchronous_commit`, `full_page_writes`,
+    /// `asynchronous_standby`.
+    pub allow: Vec<String>,
 }
 
 /// `[keys]`: what opens it.
@@ -385,6 +407,22 @@ pub enum ConfigError {
     /// A provider that this build has no use for.
     #[error("[single_sign_on] is there, and this program was built without the feature `oidc`")]
     NoSingleSignOn,
+    /// No address of a database.
+    #[error("[database] {0}")]
+    Database(BadAddress),
+    /// Both `address` and `address_file`.
+    #[error("[database] names the database in two ways: keep one of address and address_file")]
+    TwoAddresses,
+    /// A password where others may read it.
+    #[error(
+        "[database] address holds a password: put it into a file that only lockwarden may read, and name that as address_file"
+    )]
+    OpenPassword,
+    /// Not the name of a weakness.
+    #[error(
+        "[database] allow takes fsync, synchronous_commit, full_page_writes and asynchronous_standby"
+    )]
+    Allow,
     /// No key is named.
     #[error(
         "no key is named: give key_file under [keys], or the systemd credential `lockwarden-key`"
@@ -532,7 +570,13 @@ impl Config {
             second_factor: self.sign_in.second_factor,
         };
         let list_every = span("list_minutes", self.apple.list_minutes, minute)?;
+        let allow = self.database.allow.iter();
+        let allow = allow.map(|name| Weakness::from_name(name).ok_or(ConfigError::Allow));
         Ok(Settings {
+            serves: true,
+            works: true,
+            leave: Duration::from_secs(self.listen.leave_seconds.min(600)),
+            allowed_weaknesses: allow.collect::<Result<_, _>>()?,
             tls,
             trusted_proxy: self.listen.trusted_proxy,
             public_url: self.listen.public_url.clone(),
@@ -593,6 +637,31 @@ impl Config {
             stream_file: audit.stream_file.clone(),
             stream_syslog: audit.stream_syslog,
         })
+    }
+
+    /// Which database the vault is in. Reads the file that holds its address, if one does.
+    ///
+    /// # Errors
+    /// When the address cannot be used, or the file cannot be read.
+    pub fn database(&self) -> Result<Database, ConfigError> {
+        let place = &self.database;
+        let address: PostgresAddress = match (&place.address, &place.address_file) {
+            (None, None) => return Ok(Database::Embedded),
+            (Some(_), Some(_)) => return Err(ConfigError::TwoAddresses),
+            (Some(text), None) => {
+                let address: PostgresAddress = text.parse().map_err(ConfigError::Database)?;
+                if address.has_password() {
+                    return Err(ConfigError::OpenPassword);
+                }
+                address
+            }
+            (None, Some(path)) => {
+                let text = Zeroizing::new(read(path)?);
+                let text = String::from_utf8_lossy(&text);
+                text.trim().parse().map_err(ConfigError::Database)?
+            }
+        };
+        Ok(Database::Postgres(address))
     }
 
     /// Where the running key is: the one place that is named, or the systemd credential `lockwarden-key` in the folder that
@@ -662,80 +731,4 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(text: &str) -> Result<Config, (usize, String)> {
-        Config::parse(text)
-    }
-
-    #[test]
-    fn the_least_is_a_data_folder() {
-        let config = config("[data]\nfolder = \"/srv/lockwarden\"\n").unwrap();
-        let settings = config.settings().unwrap();
-        assert!(settings.listen.ip().is_loopback());
-        assert_eq!(settings.in_flight, 8);
-        assert!((settings.pace.per_second - 5.0).abs() < f64::EPSILON);
-        assert!(!config.process.core_dumps);
-        assert!(matches!(config.key_source(None), Err(ConfigError::NoKey)));
-    }
-
-    #[test]
-    fn a_misspelt_key_is_refused_and_named() {
-        let (line, says) =
-            config("[data]\nfolder = \"x\"\n[listen]\nadress = \"127.0.0.1:1\"\n").unwrap_err();
-        assert_eq!(line, 4);
-        assert!(says.contains("adress"), "{says}");
-    }
-
-    #[test]
-    fn r23_no_value_is_repeated() {
-        for lines in [
-            "[keys]\nkey = \"a-secret, expected a-secret\"",
-            "[keys]\nkey_file = [\"a-secret\"]",
-            "[work]\nin_flight = \"a-secret, expected a-secret\"",
-            "[log]\nformat = \"a-secret\"",
-            "[listen]\naddress = \"a-secret\"",
-            "[listen]\npublic_url = \"a-secret\"",
-            "[keys]\nkey_file = \"a-secret",
-            "[keys]\nkey_file = a-secret",
-            "[keys]\na-secret",
-            "a-secret",
-        ] {
-            let (line, says) = config(&format!("[data]\nfolder = \"x\"\n{lines}\n")).unwrap_err();
-            assert!(!says.contains("a-secret"), "{lines}: {says}");
-            assert!(line >= 3 && !says.contains('\n'), "{lines}: {line}: {says}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused_before_anything_starts() {
-        for (lines, why) in [
-            ("[listen]\ncertificate_file = \"a.pem\"", "both"),
-            ("[listen]\npublic_url = \"https://me@host/\"", "public_url"),
-            ("[apple]\nurl = \"https://apple.com/path\"", "path"),
-            ("[apple]\nurl = \"http://apple.com\"", "https"),
-            (
-                "[apple]\nenrolment_url = \"http://apple.com\"",
-                "enrolment_url",
-            ),
-            ("[apple]\ntoken_url = \"http://apple.com/t\"", "token_url"),
-            (
-                "[single_sign_on]\nissuer = \"http://id.example.org\"\nclient_id = \"x\"\ngroups = []",
-                if cfg!(feature = "oidc") {
-                    "issuer"
-                } else {
-                    "oidc"
-                },
-            ),
-            ("[apple]\nlist_minutes = 0", "list_minutes"),
-            ("[apple]\ntimeout_seconds = 0", "timeout"),
-            ("[work]\nin_flight = 1", "in_flight"),
-            ("[work]\ncalls_per_second = -1.0", "calls_per_second"),
-        ] {
-            let config = config(&format!("[data]\nfolder = \"x\"\n{lines}\n")).unwrap();
-            let error = config.settings().unwrap_err().to_string();
-            assert!(error.contains(why), "{lines}: {error}");
-        }
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@ use escrow::meta::{DataKind, Status};
 use escrow::organisations::Organisation;
 use escrow::permit::{Actor, Permission, Permissions, Read};
 use escrow::push_certificates::PushCertificateView;
-use escrow::{Escrow, Opening};
+use escrow::{Database, Escrow, LiveSettings, Opening, PostgresAddress};
 use seal::{KeyEncryptionKey, Random};
 use serde::Serialize;
 
@@ -108,12 +108,28 @@ pub async fn examine(
     found.push(Finding::ok("configuration", "it can be used"));
     listener(&settings, &mut found);
     let folder = &config.data.folder;
-    let status = match Escrow::status(folder).await {
+    let database = match config.database() {
+        Ok(database) => database,
+        Err(error) => {
+            found.push(Finding::fail(
+                "database",
+                error.to_string(),
+                "correct the configuration",
+            ));
+            return found;
+        }
+    };
+    if let Database::Postgres(address) = &database {
+        found.extend(unproven(address));
+    }
+    let is_on_server = matches!(database, Database::Postgres(_));
+    let place = named(folder, &database);
+    let status = match Escrow::status(folder, database.clone(), &*clock).await {
         Ok(Some(status)) => status,
         Ok(None) => {
             found.push(Finding::fail(
                 "database",
-                format!("there is no vault in {}", folder.display()),
+                format!("there is no vault in {place}"),
                 "`lockwarden init` makes one; [data] folder names another",
             ));
             return found;
@@ -127,7 +143,7 @@ pub async fn examine(
             return found;
         }
     };
-    database(folder, &status, &mut found);
+    schema(folder, &place, &status, &mut found);
     found.push(time(&status, clock.now()));
     let Some(key) = key else { return found };
     if status.kind != DataKind::Production || !status.is_compatible() || !status.pending.is_empty()
@@ -137,6 +153,7 @@ pub async fn examine(
     let now = clock.now();
     let opening = Opening {
         folder,
+        database,
         kind: DataKind::Production,
         key,
         recovery: None,
@@ -147,7 +164,13 @@ pub async fn examine(
         Ok(escrow) => {
             found.push(Finding::ok("key", "the key file opens the vault"));
             recovery(&status, &mut found);
-            if let Err(error) = inside(&escrow, &settings, now, &mut found).await {
+            let examined = async {
+                if is_on_server {
+                    keeping(&escrow, &settings, &mut found).await?;
+                }
+                inside(&escrow, &settings, now, &mut found).await
+            };
+            if let Err(error) = examined.await {
                 found.push(Finding::fail(
                     "database",
                     error.to_string(),
@@ -194,12 +217,62 @@ fn listener(settings: &Settings, found: &mut Vec<Finding>) {
     });
 }
 
-fn database(folder: &Path, status: &Status, found: &mut Vec<Finding>) {
-    let schema = format!("schema {} in {}", status.schema_version, folder.display());
+/// A database, in words.
+fn named(folder: &Path, database: &Database) -> String {
+    match database {
+        Database::Embedded => folder.display().to_string(),
+        Database::Postgres(address) => address.to_string(),
+    }
+}
+
+fn unproven(address: &PostgresAddress) -> Option<Finding> {
+    let unproven = address.unproven();
+    (!unproven.is_empty()).then(|| {
+        Finding::warn(
+            "database",
+            format!(
+                "{} is reached over a network and need not prove who it is",
+                unproven.join(", ")
+            ),
+            "give the address sslmode=verify-full, and sslrootcert where its authority is your own",
+        )
+    })
+}
+
+async fn keeping(
+    escrow: &Escrow,
+    settings: &Settings,
+    found: &mut Vec<Finding>,
+) -> escrow::Result<()> {
+    let live = escrow.live_settings().await?;
+    let LiveSettings::Postgres { version, .. } = &live else {
+        return Ok(());
+    };
+    let weaknesses = live.weaknesses();
+    if weaknesses.is_empty() {
+        let says = format!("PostgreSQL {version} keeps what it acknowledges");
+        found.push(Finding::ok("durability", says));
+    }
+    for weakness in weaknesses {
+        let advice = format!(
+            "to put up with it, allow = [\"{}\"] under [database]",
+            weakness.as_str()
+        );
+        found.push(if settings.allowed_weaknesses.contains(&weakness) {
+            Finding::warn("durability", weakness.explain(), "it is allowed by name")
+        } else {
+            Finding::fail("durability", weakness.explain(), advice)
+        });
+    }
+    Ok(())
+}
+
+fn schema(folder: &Path, place: &str, status: &Status, found: &mut Vec<Finding>) {
+    let schema = format!("schema {} in {place}", status.schema_version);
     found.push(if status.kind != DataKind::Production {
         Finding::fail(
             "database",
-            format!("{} is a {} folder", folder.display(), status.kind),
+            format!("{place} is a {} vault", status.kind),
             "name the production data folder under [data]",
         )
     } else if !status.is_compatible() {

@@ -1,11 +1,12 @@
 //! The routes: webhooks, the API, and what watches over a server.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -52,13 +53,18 @@ const TLS_ALWAYS: &str = "max-age=31536000";
 
 /// Everything that is answered.
 pub(crate) fn router(app: App) -> Router {
-    Router::new()
+    let watch = Router::new()
         .route("/healthz", get(watch::alive))
         .route("/readyz", get(watch::ready))
-        .route("/metrics", get(watch::metrics))
-        .merge(hooks::routes())
-        .merge(api::routes().layer(DefaultBodyLimit::max(BODY_LIMIT)))
-        .fallback(nothing_here)
+        .route("/metrics", get(watch::metrics));
+    let all = if app.settings.serves {
+        watch
+            .merge(hooks::routes())
+            .merge(api::routes().layer(DefaultBodyLimit::max(BODY_LIMIT)))
+    } else {
+        watch
+    };
+    all.fallback(nothing_here)
         .method_not_allowed_fallback(not_so)
         .layer(middleware::from_fn_with_state(app.clone(), observe))
         .with_state(app)
@@ -103,6 +109,7 @@ fn patient<A>(server: Server<SocketAddr, A>, patience: Duration) -> Server<Socke
 async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let began = app.now();
     let method = known(request.method());
+    let is_http1 = request.version() <= Version::HTTP_11;
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -117,6 +124,10 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
             header::STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static(TLS_ALWAYS),
         );
+    }
+    if is_http1 && app.leaving.load(Ordering::Relaxed) {
+        // Whoever keeps the connection would lose a request on it in the moment in which it ends.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if app.settings.sandbox {
         headers.insert("lockwarden-sandbox", HeaderValue::from_static("true"));

@@ -26,10 +26,12 @@ pub use settings::Settings;
 pub use single_sign_on::{Group, SingleSignOn};
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use activation_lock::time::Timestamp;
 use escrow::Escrow;
 use escrow::clock::Clock;
+use escrow::replicas::Replica;
 use seal::Random;
 
 /// What every part of a running server shares. Copies of it are one.
@@ -45,6 +47,10 @@ pub(crate) struct Parts {
     pub(crate) machine_clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) settings: Settings,
+    /// This process, among those on the database.
+    pub(crate) replica: Replica,
+    /// It is going to end: nobody new should come.
+    pub(crate) leaving: AtomicBool,
     pub(crate) metrics: telemetry::Metrics,
     /// Apple's services, as our credentials see them.
     pub(crate) services: services::Services,
@@ -85,6 +91,9 @@ impl App {
         settings: Settings,
     ) -> Self {
         Self::new(Parts {
+            replica: lifecycle::replica(&escrow, &*random, &settings)
+                .expect("a test has its folder"),
+            leaving: AtomicBool::new(false),
             services: services::Services::new(&escrow, &random, &settings),
             clock: escrow.clock(),
             machine_clock,

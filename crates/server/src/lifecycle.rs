@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use activation_lock::time::Timestamp;
@@ -9,6 +10,7 @@ use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use escrow::Escrow;
 use escrow::clock::{Clock, Sleep};
+use escrow::replicas::Replica;
 use seal::Random;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -122,6 +124,11 @@ pub enum StartError {
         /// Why not.
         error: std::io::Error,
     },
+    /// The data folder.
+    #[error(
+        "the data folder's name for itself, the file `node` in it, can be neither read nor written: {0}"
+    )]
+    Node(std::io::Error),
     /// The client for MDMs.
     #[error("MDMs cannot be called: {0}")]
     Client(#[from] connectors::ClientError),
@@ -173,6 +180,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         ),
     };
     let (shutdown, asked) = Shutdown::new();
+    let replica = replica(&setup.escrow, &*setup.random, &settings)?;
     let services = Services::new(&setup.escrow, &setup.random, &settings);
     let app = App::new(Parts {
         services,
@@ -180,6 +188,8 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         machine_clock: setup.clock,
         escrow: setup.escrow,
         random: setup.random,
+        replica,
+        leaving: AtomicBool::new(false),
         metrics: telemetry::Metrics::new(),
         mdm,
         hooks: http::hooks::Hooks::default(),
@@ -206,6 +216,26 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         handle,
         serving,
         working,
+    })
+}
+
+/// This process, as it presents itself to the others on the database.
+pub(crate) fn replica(
+    escrow: &Escrow,
+    random: &dyn Random,
+    settings: &Settings,
+) -> Result<Replica, StartError> {
+    let mut id = [0; 16];
+    random.fill(&mut id);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let roles = [(settings.serves, "serve"), (settings.works, "work")];
+    let roles = roles.into_iter().filter(|(does, _)| *does);
+    Ok(Replica {
+        node: escrow.replicas().node().map_err(StartError::Node)?,
+        id: data_encoding::HEXLOWER.encode(&id),
+        host: host.trim().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        roles: roles.map(|(_, role)| role).collect::<Vec<_>>().join(" "),
     })
 }
 
@@ -260,9 +290,11 @@ impl Running {
         }
     }
 
-    /// Stops it: no new request is taken, requests and calls to Apple under way are finished, leases are given back, and the
+    /// Stops it: it says that it is not ready any more, and serves on for as long as was set; then no new request is taken, requests and calls to Apple under way are finished, leases are given back, and the
     /// vault is closed.
     pub async fn stop(self) {
+        self.app.leaving.store(true, Ordering::Relaxed);
+        self.app.clock.sleep(self.app.settings.leave).await;
         self.handle.graceful_shutdown(Some(DRAIN));
         // The workers are gone already when nobody listens.
         let _ = self.shutdown.send(true);
@@ -272,7 +304,9 @@ impl Running {
         if !self.serving.is_finished() {
             let _ = self.serving.await;
         }
-        worker::finish_record(&self.app).await;
+        if self.app.settings.works {
+            worker::finish_record(&self.app).await;
+        }
         self.app.escrow.close().await;
     }
 }

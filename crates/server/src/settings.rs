@@ -8,6 +8,7 @@ use apple::business_manager::BusinessSettings;
 use apple::dep::DepSettings;
 use apple::escrow_key_unlock::UnlockSettings;
 use apple::transport::ExtraAuthorities;
+use escrow::Weakness;
 use escrow::lock_statuses::StatusSettings;
 use escrow::pace::Rate;
 use escrow::sessions::Rules as SignInRules;
@@ -43,6 +44,12 @@ pub struct Settings {
     pub mdm_authorities: ExtraAuthorities,
     /// Time-out of a whole call to an MDM.
     pub mdm_timeout: Duration,
+    /// Whether people, programs and MDMs are served; else it only says how it stands.
+    pub serves: bool,
+    /// Whether it works on what there is to do by itself; else another process on the database must.
+    pub works: bool,
+    /// How long it goes on serving after it has said that it is going to end, so that those who send others here notice.
+    pub leave: Duration,
     /// Unlocks worked on at once.
     pub in_flight: u32,
     /// Calls for unlocks a second, over all processes on the database.
@@ -57,6 +64,8 @@ pub struct Settings {
     pub sign_in: SignInRules,
     /// Who vouches for people, beside their own passwords.
     pub single_sign_on: Option<SingleSignOn>,
+    /// The ways of losing what was acknowledged that are put up with.
+    pub allowed_weaknesses: Vec<Weakness>,
     /// Everything is said to be a sandbox.
     pub sandbox: bool,
 }
@@ -87,6 +96,9 @@ impl Settings {
             list_every: Duration::from_secs(60 * 60),
             mdm_authorities: ExtraAuthorities::default(),
             mdm_timeout: Duration::from_secs(30),
+            serves: true,
+            works: true,
+            leave: Duration::ZERO,
             in_flight: 8,
             pace: Rate::per_second(5.0),
             client_timeout: Duration::from_secs(30),
@@ -95,6 +107,7 @@ impl Settings {
             outside: Outside::default(),
             sign_in: SignInRules::default(),
             single_sign_on: None,
+            allowed_weaknesses: Vec::new(),
             sandbox: false,
         }
     }

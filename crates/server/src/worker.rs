@@ -13,6 +13,7 @@ mod courier;
 pub(crate) mod lists;
 mod locks;
 mod notices;
+mod presence;
 mod queue;
 mod record;
 mod rotation;
@@ -31,6 +32,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Works until the server is to end; then finishes what is under way and gives back what is not.
 pub(crate) async fn run(app: App, shutdown: Shutdown) {
     let clock = &*app.clock;
+    presence::arrive(&app, &shutdown).await;
+    let presence = async {
+        keep_up("presence", clock, &shutdown, || {
+            presence::work(app.clone(), shutdown.clone())
+        })
+        .await;
+        presence::end(&app).await;
+    };
+    let journal = keep_up("journal", clock, &shutdown, || {
+        presence::watch_journal(app.clone(), shutdown.clone())
+    });
+    let connections = keep_up("connections", clock, &shutdown, || {
+        rounds::watch_connections(app.clone(), shutdown.clone())
+    });
+    if !app.settings.works {
+        tokio::join!(presence, connections);
+        return;
+    }
     let queue = queue::Queue::new(&app, &shutdown);
     tokio::join!(
         async {
@@ -58,9 +77,9 @@ pub(crate) async fn run(app: App, shutdown: Shutdown) {
         keep_up("record", clock, &shutdown, || {
             record::work(app.clone(), shutdown.clone())
         }),
-        keep_up("connections", clock, &shutdown, || {
-            rounds::watch_connections(app.clone(), shutdown.clone())
-        }),
+        presence,
+        journal,
+        connections,
     );
 }
 

@@ -9,6 +9,7 @@
 //! * [`BusinessManager`]: the Business and School Manager API, which tells the lock status.
 //! * [`NanoMdm`]: webhooks out, commands in.
 //! * [`Device`]: a state machine between the two. What it is says [`Kind`]; what happens to it says the test.
+//! * [`Postgres`]: a real server, for tests of what its crashes do.
 //! * [`World`]: all of it with devices that live, as the sandbox runs it.
 //!
 //! Faults are queued with [`Apple::push_fault`], [`Dep::push_fault`], [`BusinessManager::push_fault`],
@@ -70,6 +71,7 @@ mod listener;
 pub mod mail;
 pub mod nanomdm;
 mod plists;
+pub mod postgres;
 mod receiver;
 pub mod world;
 
@@ -89,6 +91,7 @@ pub use self::{
     journal::{Journal, PATIENCE},
     mail::{Mail, MailSecurity, MailServer},
     nanomdm::{ApiFault, NanoMdm, NanoMdmOptions, Webhook, WebhookFault},
+    postgres::{Postgres, copy_test_database, test_database},
     receiver::{Received, WebhookReceiver},
     world::{Story, World, WorldOptions},
 };

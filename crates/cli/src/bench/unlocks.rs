@@ -1,7 +1,5 @@
 //! Unlocks a second: devices whose one code is right, all in the queue before the server starts.
 
-use std::path::Path;
-
 use ::sim::apple::{AppleDevice, AppleOptions};
 use ::sim::{Apple, SIM_TOPIC};
 use activation_lock::bypass_code::BypassCode;
@@ -22,8 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Devices prepared at once.
 const AT_ONCE: usize = 64;
 
-pub(super) async fn measure(folder: &Path, devices: u32, in_flight: u32) -> Result<Figure, Broken> {
-    let escrow = vault(folder).await?;
+pub(super) async fn measure(place: &Place, devices: u32, in_flight: u32) -> Result<Figure, Broken> {
+    let escrow = place.vault("unlocks").await?;
     let apple = Apple::start(AppleOptions::default()).await?;
     {
         let owner = Arc::new(Owner::new(&escrow, "bench", "Bench").await?);

@@ -1,7 +1,5 @@
 //! Webhooks a second: devices enrol and tell a code, an event a third each, on so many connections at once.
 
-use std::path::Path;
-
 use ::sim::{NanoMdm, NanoMdmOptions};
 use activation_lock::bypass_code::BypassCode;
 use aws_lc_rs::hmac;
@@ -13,16 +11,16 @@ use super::load::Connection;
 use super::*;
 use crate::owner::{self, Broken, Owner};
 
-const CONNECTION: &str = "bench";
 /// Commands go out at this rate only, so that the webhooks alone are measured.
 const COMMANDS_A_SECOND: f64 = 1.0;
 
 pub(super) async fn measure(
-    folder: &Path,
+    place: &Place,
     connections: u32,
     seconds: u64,
 ) -> Result<Figure, Broken> {
-    let escrow = vault(folder).await?;
+    let escrow = place.vault(&format!("webhooks-{connections}")).await?;
+    let name = format!("bench-{connections}");
     let api_key = owner::secret();
     let mdm = NanoMdm::start(NanoMdmOptions {
         api_key: api_key.to_string(),
@@ -31,7 +29,7 @@ pub(super) async fn measure(
     .await?;
     let owner = Owner::new(&escrow, "bench", "Bench").await?;
     let key = owner
-        .connect(CONNECTION, &mdm, api_key, Some(COMMANDS_A_SECOND))
+        .connect(&name, &mdm, api_key, Some(COMMANDS_A_SECOND))
         .await?;
     let running = lifecycle::start(setup(escrow.clone(), settings())).await?;
     let address = running.address();
@@ -42,13 +40,13 @@ pub(super) async fn measure(
     let until = began.plus(Duration::from_secs(seconds));
     let mut senders = JoinSet::new();
     for number in 0..connections {
-        let (clock, key) = (clock.clone(), key.clone());
+        let (clock, key, name) = (clock.clone(), key.clone(), name.clone());
         senders.spawn(async move {
             let mut connection = Connection::new(address).await?;
             let mut took = Vec::new();
             'devices: for device in 0.. {
-                for event in events(number, device) {
-                    let request = request(&key, &event);
+                for event in events(connections, number, device) {
+                    let request = request(&name, &key, &event);
                     let sent = clock.now();
                     if sent >= until {
                         break 'devices;
@@ -85,11 +83,12 @@ pub(super) async fn measure(
 }
 
 /// What one device sends: Authenticate, TokenUpdate, and an answer with its code.
-fn events(connection: u32, device: u64) -> [String; 3] {
-    let udid = format!("BEEFBEEF-{connection:04X}-4000-8000-{device:012X}");
-    let serial = format!("B{connection:04X}{device:07X}");
+fn events(run: u32, connection: u32, device: u64) -> [String; 3] {
+    let udid = format!("BEEF{run:04X}-{connection:04X}-4000-8000-{device:012X}");
+    let serial = format!("B{run:03X}{connection:03X}{device:05X}");
     let mut raw = [0; 16];
     raw[..4].copy_from_slice(&connection.to_be_bytes());
+    raw[4..8].copy_from_slice(&run.to_be_bytes());
     raw[8..].copy_from_slice(&device.to_be_bytes());
     let code = BypassCode::from_raw(raw).to_text();
     let now = time::OffsetDateTime::from_unix_timestamp_nanos(
@@ -142,10 +141,10 @@ fn plist(keys: &str) -> String {
     ))
 }
 
-fn request(key: &hmac::Key, body: &str) -> Vec<u8> {
+fn request(name: &str, key: &hmac::Key, body: &str) -> Vec<u8> {
     let signature = STANDARD.encode(hmac::sign(key, body.as_bytes()));
     format!(
-        "POST /v1/hooks/{CONNECTION} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
+        "POST /v1/hooks/{name} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n\
          x-hmac-signature: {signature}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     )

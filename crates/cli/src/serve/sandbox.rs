@@ -17,7 +17,7 @@ use apple::transport::ExtraAuthorities;
 use escrow::lock_statuses::StatusSettings;
 use escrow::meta::DataKind;
 use escrow::principals::SecretText;
-use escrow::{Escrow, Opening};
+use escrow::{Database, Escrow, Opening};
 use seal::KeyEncryptionKey;
 use server::Settings;
 use zeroize::Zeroizing;
@@ -54,7 +54,7 @@ pub(super) async fn run(args: ServeArgs, voice: Voice) -> Outcome {
     let listen = args
         .listen
         .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)));
-    let escrow = open(&folder).await?;
+    let escrow = open(&folder, local::database_in(args.database_file.as_deref())?).await?;
     let devices = args.devices.unwrap_or(DEVICES);
     let stage = match build(&escrow, listen, devices).await {
         Ok(stage) => stage,
@@ -87,9 +87,9 @@ pub(super) async fn run(args: ServeArgs, voice: Voice) -> Outcome {
     outcome
 }
 
-async fn open(folder: &Path) -> Result<Escrow, Failure> {
+async fn open(folder: &Path, database: Database) -> Result<Escrow, Failure> {
     // Nothing is put into a folder that does not say what it is.
-    let status = Escrow::status(folder)
+    let status = Escrow::status(folder, database.clone(), &*server::lifecycle::clock())
         .await
         .map_err(|error| Failure::new(error.to_string()))?;
     if status.is_some_and(|status| status.kind == DataKind::Production) {
@@ -119,6 +119,7 @@ async fn open(folder: &Path) -> Result<Escrow, Failure> {
     };
     Escrow::open(Opening {
         folder,
+        database,
         kind: DataKind::Sandbox,
         key,
         recovery: None,

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use sim::dep::{Dep, DepOptions};
+use sim::postgres::{Keeping, Postgres};
 use sim::{
     Apple, AppleOptions, BusinessManager, BusinessManagerOptions, Device, DeviceSpec, Kind,
     NanoMdm, NanoMdmOptions, SIM_TOPIC, Webhook,
@@ -39,47 +40,64 @@ pub(crate) struct Installation {
     /// Apple's business API. The server knows its address, and no account of it.
     pub(crate) business: BusinessManager,
     pub(crate) mdm: NanoMdm,
+    /// The server that the vault is on, when it is not in the data folder.
+    pub(crate) database: Option<Postgres>,
     folder: TempDir,
     devices: u64,
 }
 
 /// A server's process. Killed when dropped.
 pub(crate) struct Server {
-    child: Child,
+    /// Nothing for what only stands before servers.
+    child: Option<Child>,
     /// Where it is reached.
     pub(crate) url: String,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
 impl Server {
+    /// What stands before servers, as a server.
+    pub(crate) fn elsewhere(url: &str) -> Self {
+        Self {
+            child: None,
+            url: url.to_owned(),
+        }
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child().kill().unwrap();
+        self.child().wait().unwrap();
     }
 
     /// SIGTERM, and the end it leads to: the exit status.
     pub(crate) fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
-        self.child.wait().unwrap().code()
+        self.child().wait().unwrap().code()
     }
 
     /// The process.
     pub(crate) fn process(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().unwrap().id()
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.child.as_mut().unwrap()
     }
 
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
-            .args([format!("-{name}"), self.child.id().to_string()])
+            .args([format!("-{name}"), self.process().to_string()])
             .status();
         assert!(sent.unwrap().success());
     }
@@ -88,6 +106,17 @@ impl Server {
 impl Installation {
     /// Runs `init`, points it to the fakes, and connects MDM and push certificate with a server that is stopped again.
     pub(crate) fn new() -> Self {
+        Self::on(None)
+    }
+
+    /// The same, with the vault on a PostgreSQL server of its own.
+    pub(crate) fn on_a_database_server() -> Self {
+        let server = Postgres::start(Keeping::Durable).unwrap();
+        server.create("vault").unwrap();
+        Self::on(Some(server))
+    }
+
+    fn on(database: Option<Postgres>) -> Self {
         let runtime = Runtime::new().unwrap();
         let (apple, dep, business, mdm) = runtime.block_on(async {
             let apple = Apple::start(AppleOptions::default()).await.unwrap();
@@ -107,6 +136,7 @@ impl Installation {
             dep,
             business,
             mdm,
+            database,
             folder: tempfile::tempdir().unwrap(),
             devices: 0,
         };
@@ -120,26 +150,28 @@ impl Installation {
     fn init(&self) {
         let [etc, data, recovery, token] =
             ["etc", "data", "recovery.key", "admin.token"].map(|name| self.path(name));
-        let made = finish(
-            command([
-                "init",
-                "--organisation",
-                "Example School",
-                "--folder",
-                &text(&etc),
-                "--data",
-                &text(&data),
-                "--recovery-key-file",
-                &text(&recovery),
-                "--token-file",
-                &text(&token),
-                "--login",
-                FIRST,
-                "--password-file",
-                "-",
-            ]),
-            FIRST_PASSWORD,
-        );
+        let mut init = command([
+            "init",
+            "--organisation",
+            "Example School",
+            "--folder",
+            &text(&etc),
+            "--data",
+            &text(&data),
+            "--recovery-key-file",
+            &text(&recovery),
+            "--token-file",
+            &text(&token),
+            "--login",
+            FIRST,
+            "--password-file",
+            "-",
+        ]);
+        if let Some(database) = &self.database {
+            let address = file(self.folder.path(), "database", &database.url("vault"));
+            init.args(["--database-file", &text(&address)]);
+        }
+        let made = finish(init, FIRST_PASSWORD);
         assert_eq!(made.status, 0, "{}", made.stderr);
         let ca = file(self.folder.path(), "apple-ca.pem", &self.apple.ca_pem());
         let config = std::fs::read_to_string(self.config()).unwrap();
@@ -222,6 +254,14 @@ impl Installation {
         std::fs::write(self.config(), config).unwrap();
     }
 
+    /// Servers started from now on give a call two seconds, and so a lease half a minute.
+    pub(crate) fn with_short_calls(&self) {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        let config = config.replace("timeout_seconds = 60", "timeout_seconds = 2");
+        let config = config.replace("timeout_seconds = 30", "timeout_seconds = 2");
+        std::fs::write(self.config(), config).unwrap();
+    }
+
     /// What the servers logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
@@ -233,8 +273,36 @@ impl Installation {
     }
 
     /// The same, `under` being the program to start it with: arguments of the server are added to it.
-    pub(crate) fn serve_under(&self, mut under: Command) -> Server {
-        let ready = self.path("ready.json");
+    pub(crate) fn serve_under(&self, under: Command) -> Server {
+        let server = self.start(under, "serve", &self.config(), "ready.json");
+        self.hook(&server.url);
+        server
+    }
+
+    /// Has the MDM send its webhooks there.
+    pub(crate) fn hook(&self, url: &str) {
+        let hook = format!("{url}/v1/hooks/{CONNECTION}");
+        self.mdm
+            .set_webhook(Some(Webhook::new(hook, Some(HMAC_KEY.as_bytes()))));
+    }
+
+    /// Starts one of several processes on the database, with a data folder of its own, and waits until it is there. The MDM's
+    /// webhooks do not go to it.
+    pub(crate) fn replica(&self, name: &str, does: &str) -> Server {
+        let config = self.path(&format!("etc/{name}.toml"));
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let own = text.replace(
+            &format!("\"{}\"", self.path("data").display()),
+            &format!("\"{}\"", self.path(name).display()),
+        );
+        assert_ne!(own, text);
+        std::fs::write(&config, own).unwrap();
+        let under = command(std::iter::empty::<&str>());
+        self.start(under, does, &config, &format!("{name}.json"))
+    }
+
+    fn start(&self, mut under: Command, does: &str, config: &Path, ready: &str) -> Server {
+        let ready = self.path(ready);
         // Left by the server before.
         let _ = std::fs::remove_file(&ready);
         let log = || -> File {
@@ -245,9 +313,9 @@ impl Installation {
                 .unwrap()
         };
         let mut child = under
-            .arg("serve")
+            .args(does.split(' '))
             .arg("--config")
-            .arg(self.config())
+            .arg(config)
             .arg("--ready-file")
             .arg(&ready)
             .stdin(Stdio::null())
@@ -263,10 +331,10 @@ impl Installation {
             assert_eq!(child.try_wait().unwrap(), None, "{}", self.log());
             None
         });
-        let hook = format!("{url}/v1/hooks/{CONNECTION}");
-        self.mdm
-            .set_webhook(Some(Webhook::new(hook, Some(HMAC_KEY.as_bytes()))));
-        Server { child, url }
+        Server {
+            child: Some(child),
+            url,
+        }
     }
 
     /// A command that talks to the server.

@@ -45,6 +45,7 @@ fn inside<T>(place: &Installation, look: bool, work: impl AsyncFnOnce(&Escrow) -
     place.runtime.block_on(async {
         let opening = Opening {
             folder: &folder,
+            database: escrow::Database::Embedded,
             kind: DataKind::Production,
             key,
             recovery: None,

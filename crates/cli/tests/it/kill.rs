@@ -22,7 +22,7 @@ fn kills() -> u32 {
 }
 
 /// An unlock that the server said is queued.
-struct Asked {
+pub(crate) struct Asked {
     id: String,
     serial: String,
 }
@@ -69,7 +69,7 @@ fn r14_kills_at_any_moment_lose_nothing_and_claim_nothing() {
 }
 
 /// Apple takes its time with the device's unlock, before it looks at the lock or after.
-fn slow_apple(place: &Installation, device: &Device, rng: &mut ChaCha20Rng) {
+pub(crate) fn slow_apple(place: &Installation, device: &Device, rng: &mut ChaCha20Rng) {
     let how_long = Duration::from_millis(rng.random_range(0..150));
     let fault = match rng.random_range(0..4) {
         0 => Fault::drop_after_commit(),
@@ -80,7 +80,7 @@ fn slow_apple(place: &Installation, device: &Device, rng: &mut ChaCha20Rng) {
 }
 
 /// Asks for an unlock; nothing when the server did not say that it is queued.
-fn ask(place: &Installation, server: &Server, device: &Device) -> Option<Asked> {
+pub(crate) fn ask(place: &Installation, server: &Server, device: &Device) -> Option<Asked> {
     let serial = device.serial();
     let asked = place.run(
         server,
@@ -94,7 +94,7 @@ fn ask(place: &Installation, server: &Server, device: &Device) -> Option<Asked> 
 }
 
 /// The device lives for a while: it polls and answers.
-fn live(place: &Installation, device: &Device, how_long: Duration) {
+pub(crate) fn live(place: &Installation, device: &Device, how_long: Duration) {
     place.runtime.block_on(async {
         let polls = async {
             loop {
@@ -108,7 +108,7 @@ fn live(place: &Installation, device: &Device, how_long: Duration) {
 }
 
 /// Every code in a webhook that was answered with 200 is in the vault.
-fn acknowledged_codes_are_held(
+pub(crate) fn acknowledged_codes_are_held(
     place: &Installation,
     server: &Server,
     told: &BTreeMap<String, Device>,
@@ -134,7 +134,7 @@ fn acknowledged_codes_are_held(
 }
 
 /// The unlock ends by itself, and what is said of it is what happened at Apple.
-fn ended_truly(place: &Installation, server: &Server, asked: &Asked) {
+pub(crate) fn ended_truly(place: &Installation, server: &Server, asked: &Asked) {
     let unlock = wait_for(
         &format!("the end of the unlock of {}", asked.serial),
         || {

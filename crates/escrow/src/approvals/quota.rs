@@ -48,7 +48,7 @@ pub(super) async fn take(
     .await?;
     let row = tx
         .fetch_one(
-            "SELECT COALESCE(SUM(devices), 0) AS uses, MIN(at) AS first_at FROM quota_uses WHERE organisation = $1 AND who = $2 AND action = $3",
+            "SELECT CAST(COALESCE(SUM(devices), 0) AS BIGINT) AS uses, MIN(at) AS first_at FROM quota_uses WHERE organisation = $1 AND who = $2 AND action = $3",
             params![key[0], key[1], key[2]],
         )
         .await?;

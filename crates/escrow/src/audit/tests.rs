@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::ManualClock;
 use crate::db::params;
-use crate::db::tests::{START, Seeded};
+use crate::db::tests::{START, Seeded, database, said};
 use crate::meta::DataKind;
 use crate::permit::{Actor, OrganisationId, Permission, Permissions};
-use crate::{Error, Opening};
+use crate::{Database, Error, Opening};
 
 mod chain;
 mod edits;
@@ -27,6 +27,7 @@ pub(super) struct Vault {
 fn opening<'a>(folder: &'a TempDir, clock: &ManualClock, seed: u64) -> Opening<'a> {
     Opening {
         folder: folder.path(),
+        database: database(folder.path()),
         kind: DataKind::Sandbox,
         key: Arc::new(KeyEncryptionKey::generate(&Seeded::new(1))),
         recovery: None,
@@ -37,8 +38,17 @@ fn opening<'a>(folder: &'a TempDir, clock: &ManualClock, seed: u64) -> Opening<'
 
 async fn vault() -> Vault {
     let folder = tempfile::tempdir().unwrap();
+    let database = database(folder.path());
+    vault_in(folder, database).await
+}
+
+async fn vault_in(folder: TempDir, database: Database) -> Vault {
     let clock = ManualClock::new(START);
-    let escrow = Escrow::open(opening(&folder, &clock, 1)).await.unwrap();
+    let opening = Opening {
+        database,
+        ..opening(&folder, &clock, 1)
+    };
+    let escrow = Escrow::open(opening).await.unwrap();
     Vault {
         folder,
         clock,

@@ -3,11 +3,11 @@
 use activation_lock::asking::Trigger;
 use activation_lock::codes::Form;
 use activation_lock::device::SerialNumber;
-use serde_json::json;
 
 use super::{Codes, RevealedCode, rows};
 use crate::approvals::{self, Action, Guard};
-use crate::db::{Tx, params};
+use crate::db::{Tx, list, params};
+use crate::news::News;
 use crate::permit::{Permit, Reveal};
 use crate::{Escrow, Result, audit, commands};
 
@@ -38,7 +38,7 @@ impl Codes<'_> {
             })
             .await;
         let revealed = self.0.audit_refusal(permit, result).await?;
-        self.0.wake_courier();
+        self.0.tell(News::Commands);
         revealed
     }
 }
@@ -96,10 +96,10 @@ async fn reveal(
     let now = tx.now();
     tx.execute(
         "UPDATE codes SET revealed_at = $3, revealed_by = $4 WHERE organisation = $1 \
-         AND id IN (SELECT value FROM json_each($2))",
+         AND id IN (SELECT value ->> 0 FROM json_each($2))",
         params![
             organisation.as_str(),
-            json!(ids).to_string(),
+            list(&ids),
             now,
             permit.actor().name()
         ],

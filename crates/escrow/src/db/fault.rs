@@ -20,6 +20,45 @@ pub enum Fault {
     /// The whole batch this verb was committed with was lost.
     #[error("the database could not commit, and nothing of this was kept: {0}")]
     Commit(String),
+    /// The connection was lost between the commit and its answer, and nobody could be asked since.
+    #[error(
+        "the connection to the database was lost while this was being kept, and whether it was is not known: look before \
+         you ask for it again"
+    )]
+    InDoubt,
+    /// A row of a copy is not that of which it is one.
+    #[error(
+        "the copy of the table {table} differs from what it was copied from, which was changed since the copy was begun: empty \
+         the database that is copied into, and begin again"
+    )]
+    Differs {
+        /// The table.
+        table: String,
+    },
+    /// A database of another program's schema is not copied.
+    #[error(
+        "the database that is to be copied has schema {found}, and this program copies schema {program}: use the lockwarden \
+         that serves it, or let this one bring it up to date with `lockwarden db migrate`"
+    )]
+    OtherSchema {
+        /// What it has.
+        found: i64,
+        /// What this program knows.
+        program: i64,
+    },
+    /// There is nothing to copy.
+    #[error("there is no vault in the database that is to be copied")]
+    Nothing,
+    /// A copy was to be written over something.
+    #[error(
+        "the database that is to be copied into holds something: nothing is copied over anything"
+    )]
+    NotEmpty,
+    /// A copy was begun and not finished.
+    #[error(
+        "a copy is being written into this database and is not finished: let `lockwarden db copy` finish it"
+    )]
+    Unfinished,
     /// A statement that always has a row had none.
     #[error("the database gave no row for a question that always has an answer: {sql}")]
     NoRow {
@@ -47,6 +86,16 @@ pub enum Fault {
     /// The database was closed, because the program is stopping.
     #[error("the database is closed, for the program is stopping: ask again once it runs")]
     Closed,
+}
+
+impl Fault {
+    /// What the caller of a verb is told that had done its part when its transaction was lost.
+    pub(super) fn uncommitted(self) -> Self {
+        match self {
+            Self::InDoubt => Self::InDoubt,
+            other => Self::Commit(other.to_string()),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Fault {
@@ -115,6 +164,17 @@ pub enum OpenError {
         name: &'static str,
         /// What failed.
         fault: Fault,
+    },
+    /// A replica that lives could not go on with the schema of this program.
+    #[error(
+        "the schema change {name} is not made while a replica of an earlier program, on {host}, would damage what it no longer \
+         understands: stop that one, wait half a minute, and start this one again"
+    )]
+    OlderReplica {
+        /// The migration.
+        name: &'static str,
+        /// The replica's machine.
+        host: String,
     },
     /// A file could not be made, opened or locked.
     #[error("cannot {doing} {}: {source}", path.display())]

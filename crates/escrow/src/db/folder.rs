@@ -21,8 +21,9 @@ impl Folder {
         folder.join(DATABASE)
     }
 
-    /// Takes a folder, making it, readable by its owner alone, when it is not there.
-    pub(crate) fn lock(path: &Path) -> Result<Self, OpenError> {
+    /// Takes a folder, making it, readable by its owner alone, when it is not there; and the file of a database in it, if it is to
+    /// hold one.
+    pub(crate) fn lock(path: &Path, holds_database: bool) -> Result<Self, OpenError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -48,8 +49,10 @@ impl Folder {
                 });
             }
         }
-        // Made here and not by the engine, for its mode; the write-ahead log inherits it.
-        private_file(&Self::database(path))?;
+        if holds_database {
+            // Made here and not by the engine, for its mode; the write-ahead log inherits it.
+            private_file(&Self::database(path))?;
+        }
         Ok(Self {
             path: path.to_owned(),
             _lock: Some(lock),

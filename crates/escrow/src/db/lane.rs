@@ -1,50 +1,100 @@
-//! The two threads that verbs run on: one that writes, in batches, and one that reads, many at once.
+//! The threads that verbs run on: those that write, in batches, and one that reads, many at once.
 //!
 //! Verbs are handed over whole and run there, so that callers need not be able to send a verb's half-run state between
-//! threads, and so that a caller who goes away cannot leave a transaction half done.
+//! threads, and so that a caller who goes away cannot leave a transaction half done. A verb may be run more than once: its
+//! caller is told of the run that was kept.
 
-use std::cell::RefCell;
+mod news;
+mod readers;
+mod writer;
+
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
-use sqlx::SqliteConnection;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::LocalSet;
 
-use super::counter::Counter;
+pub(super) use self::writer::Writer;
+use super::engine::{Connection, Place};
 use super::ids::Ids;
-use super::{Fault, Folder, OpenError, QUEUE, Tx, engine};
-use crate::clock::Clock;
+use super::{Fault, Folder, OpenError, QUEUE, Tx};
+use crate::Result;
+use crate::clock::{Clock as _, Steady};
 
-/// How many verbs are committed together at most.
-const BATCH: usize = 128;
-/// How many reads run at once.
-const READERS: usize = 4;
-
-/// Tells a caller what became of its verb, given how the commit went.
-pub(super) type Deliver = Box<dyn FnOnce(Result<(), Fault>)>;
-
-/// A verb that has run, and is not committed yet.
-pub(super) struct Settled {
-    /// Whether what it did is to be kept.
-    pub(super) keep: bool,
-    pub(super) deliver: Deliver,
-}
-
-type Running<'a> = Pin<Box<dyn Future<Output = Settled> + 'a>>;
-
-/// A verb that has not run: given a transaction, it runs in it; given a fault, it answers with that.
-type Verb = dyn for<'a, 't> FnOnce(Result<&'a mut Tx<'t>, Fault>) -> Running<'a> + Send;
+/// How long a database that went away is waited for before callers are told.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait between two tries.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// A verb in line.
-pub(super) struct Job {
-    pub(super) name: &'static str,
-    pub(super) run: Box<Verb>,
+pub(super) trait Job: Send {
+    /// Its name, for logs.
+    fn name(&self) -> &'static str;
+
+    /// Runs the verb. True when what it did is to be kept.
+    fn run<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> Pin<Box<dyn Future<Output = bool> + 'a>>;
+
+    /// Tells the caller what became of it: what its last run gave, unless that could not be kept.
+    fn settle(self: Box<Self>, committed: std::result::Result<(), Fault>);
+}
+
+/// A verb and who waits for it.
+pub(super) struct Waiting<F, T> {
+    name: &'static str,
+    verb: F,
+    answer: Option<Result<T>>,
+    has_panicked: bool,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<F, T> Waiting<F, T> {
+    /// The verb in line, and where its answer will be.
+    pub(super) fn new(name: &'static str, verb: F) -> (Self, oneshot::Receiver<Result<T>>) {
+        let (reply, answer) = oneshot::channel();
+        let waiting = Self {
+            name,
+            verb,
+            answer: None,
+            has_panicked: false,
+            reply,
+        };
+        (waiting, answer)
+    }
+}
+
+impl<F, T> Job for Waiting<F, T>
+where
+    F: AsyncFn(&mut Tx<'_>) -> Result<T> + Send,
+    T: Send,
+{
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn run<'a>(&'a mut self, tx: &'a mut Tx<'_>) -> Pin<Box<dyn Future<Output = bool> + 'a>> {
+        Box::pin(async move {
+            self.answer = unless_it_panics(self.name, Box::pin((self.verb)(tx))).await;
+            self.has_panicked = self.answer.is_none();
+            matches!(self.answer, Some(Ok(_)))
+        })
+    }
+
+    fn settle(self: Box<Self>, committed: std::result::Result<(), Fault>) {
+        let answer = match (self.answer, committed) {
+            // The caller sees that there is no answer, and why.
+            _ if self.has_panicked => return,
+            (Some(Ok(_)), Err(fault)) => Err(fault.uncommitted().into()),
+            (Some(answer), _) => answer,
+            (None, Err(fault)) => Err(fault.into()),
+            (None, Ok(())) => return,
+        };
+        // Nobody may wait for it any more: it is done all the same.
+        let _ = self.reply.send(answer);
+    }
 }
 
 /// Who waits for a lane to have closed.
@@ -52,51 +102,153 @@ type Closers = Vec<oneshot::Sender<()>>;
 
 /// What a lane is sent.
 pub(super) enum Message {
-    Run(Job),
+    Run(Box<dyn Job>),
     /// Finish what is in line, close, and say so.
     Close(oneshot::Sender<()>),
 }
 
-/// Starts the thread that writes. `audited` is told of each transaction with an audit row in it.
-pub(super) fn start_writer(
-    connection: SqliteConnection,
-    counter: Counter,
-    audited: Arc<Notify>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<Ids>,
-    folder: Arc<Folder>,
-) -> Result<mpsc::Sender<Message>, OpenError> {
-    let (sender, inbox) = mpsc::channel(QUEUE);
-    start("escrow-writer", folder, async move || {
-        let writer = Writer {
-            connection,
-            counter,
-            audited,
-            clock,
-            ids,
+/// What lanes share.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) place: Place,
+    pub(super) clock: Arc<Steady>,
+    pub(super) ids: Arc<Ids>,
+    pub(super) folder: Arc<Folder>,
+    pub(super) hooks: Arc<Hooks>,
+}
+
+/// Reads the keys of the vault anew.
+pub(crate) type ReadKeys = Box<
+    dyn for<'a, 't> Fn(&'a mut Tx<'t>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>
+        + Send
+        + Sync,
+>;
+
+/// Takes a word that came from another process; nothing when some may have been missed.
+type Heard = Box<dyn Fn(Option<&str>) + Send + Sync>;
+
+/// What the vault is told of what other processes do.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    heard: OnceLock<Heard>,
+    read_keys: OnceLock<ReadKeys>,
+    /// The state of the keys when they were last read.
+    keys: StdMutex<Option<String>>,
+    /// Counts the connections for writing that were made after one was lost.
+    reconnections: watch::Sender<u64>,
+}
+
+impl Hooks {
+    /// From now on, `heard` is given every word that comes, and nothing when some may have been missed; and `read_keys` is called
+    /// before a verb that may come upon keys that are new.
+    pub(crate) fn set(
+        &self,
+        heard: impl Fn(Option<&str>) + Send + Sync + 'static,
+        read_keys: ReadKeys,
+    ) {
+        // The first stays; there is but one vault.
+        let _ = self.heard.set(Box::new(heard));
+        let _ = self.read_keys.set(read_keys);
+    }
+
+    /// Changes whenever a connection for writing was lost and another one is there: perhaps to a server that has taken over, and
+    /// does not have all that was kept.
+    pub(crate) fn reconnections(&self) -> watch::Receiver<u64> {
+        self.reconnections.subscribe()
+    }
+
+    fn reconnected(&self) {
+        self.reconnections.send_modify(|count| *count += 1);
+    }
+
+    fn heard(&self, word: Option<&str>) {
+        if let Some(heard) = self.heard.get() {
+            heard(word);
+        }
+    }
+}
+
+impl Common {
+    /// Sees to it that a verb finds the keys that this transaction sees.
+    async fn mind_keys(&self, connection: &mut Connection, state: Option<String>) {
+        let known = || {
+            self.hooks
+                .keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
         };
-        writer.run(inbox).await
-    })?;
+        let Some(read_keys) = self.hooks.read_keys.get() else {
+            return;
+        };
+        if state.is_none() || *known() == state {
+            return;
+        }
+        let mut tx = Tx::new(connection, None, &self.ids, self.clock.now());
+        let read = read_keys(&mut tx).await;
+        if connection.interrupted().is_none() {
+            if let Err(error) = read {
+                tracing::error!(%error, "the keys were exchanged by another process, and the new ones do not open here");
+            }
+            *known() = state;
+        }
+    }
+}
+
+/// Starts the thread that carries word between processes; nothing where there are no others.
+pub(super) fn start_news(
+    common: Common,
+    writer: mpsc::Sender<Message>,
+) -> std::result::Result<Option<mpsc::UnboundedSender<&'static str>>, OpenError> {
+    if !common.place.is_shared() {
+        return Ok(None);
+    }
+    let (sender, told) = mpsc::unbounded_channel();
+    // It is not waited for when the database is closed, and must not hold the folder's lock until it has noticed.
+    let folder = Arc::new(Folder::unlocked(common.folder.path()));
+    let common = Common {
+        folder: folder.clone(),
+        ..common
+    };
+    let lane = async move || {
+        news::run(common, writer, told).await;
+        Closers::new()
+    };
+    start("escrow-news", folder, lane, tell)?;
+    Ok(Some(sender))
+}
+
+/// Starts a thread for each writer; they take from one line.
+pub(super) fn start_writers(
+    writers: Vec<Writer>,
+    folder: &Arc<Folder>,
+) -> std::result::Result<mpsc::Sender<Message>, OpenError> {
+    let (sender, inbox) = mpsc::channel(QUEUE);
+    let inbox = Arc::new(Mutex::new(inbox));
+    let running = Arc::new(StdMutex::new((writers.len(), Closers::new())));
+    for writer in writers {
+        let (inbox, running) = (inbox.clone(), running.clone());
+        let lane = async move || writer.run(inbox).await;
+        // Only the last of them has closed the lane.
+        start("escrow-writer", folder.clone(), lane, move |closers| {
+            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.0 -= 1;
+            running.1.extend(closers);
+            if running.0 == 0 {
+                tell(std::mem::take(&mut running.1));
+            }
+        })?;
+    }
     Ok(sender)
 }
 
 /// Starts the thread that reads.
 pub(super) fn start_readers(
-    path: PathBuf,
-    clock: Arc<dyn Clock>,
-    ids: Arc<Ids>,
-    folder: Arc<Folder>,
-) -> Result<mpsc::Sender<Message>, OpenError> {
+    common: Common,
+) -> std::result::Result<mpsc::Sender<Message>, OpenError> {
     let (sender, inbox) = mpsc::channel(QUEUE);
-    start("escrow-reader", folder, async move || {
-        let readers = Rc::new(Readers {
-            path,
-            clock,
-            ids,
-            idle: RefCell::default(),
-        });
-        readers.run(inbox).await
-    })?;
+    let folder = common.folder.clone();
+    let lane = async move || readers::run(common, inbox).await;
+    start("escrow-reader", folder, lane, tell)?;
     Ok(sender)
 }
 
@@ -106,7 +258,8 @@ fn start(
     name: &'static str,
     folder: Arc<Folder>,
     lane: impl AsyncFnOnce() -> Closers + Send + 'static,
-) -> Result<(), OpenError> {
+    closed: impl FnOnce(Closers) + Send + 'static,
+) -> std::result::Result<(), OpenError> {
     let cannot = |source| OpenError::File {
         doing: "start a thread for",
         path: folder.path().to_owned(),
@@ -122,190 +275,24 @@ fn start(
         .spawn(move || {
             let closers = LocalSet::new().block_on(&runtime, lane());
             drop(held);
-            for closer in closers {
-                // Who asked may have stopped waiting.
-                let _ = closer.send(());
-            }
+            closed(closers);
         })
         .map_err(cannot)?;
     Ok(())
 }
 
-struct Writer {
-    connection: SqliteConnection,
-    counter: Counter,
-    audited: Arc<Notify>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<Ids>,
-}
-
-impl Writer {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Closers {
-        let mut closers = Closers::new();
-        let mut messages = Vec::with_capacity(BATCH);
-        while inbox.recv_many(&mut messages, BATCH).await > 0 {
-            let mut jobs = Vec::with_capacity(messages.len());
-            for message in messages.drain(..) {
-                match message {
-                    Message::Run(job) => jobs.push(job),
-                    Message::Close(closer) => {
-                        // What is in line is still finished; nothing more gets in.
-                        inbox.close();
-                        closers.push(closer);
-                    }
-                }
-            }
-            if !jobs.is_empty() {
-                self.batch(jobs).await;
-            }
-        }
-        engine::close(self.connection).await;
-        closers
-    }
-
-    /// Runs verbs one after another, each in a savepoint, commits them together, and then tells their callers.
-    async fn batch(&mut self, jobs: Vec<Job>) {
-        let mut ran = Vec::with_capacity(jobs.len());
-        let mut lost = self.begin().await.err();
-        for job in jobs {
-            match &lost {
-                None => lost = self.one(job, &mut ran).await.err(),
-                Some(fault) => ran.push((job.run)(Err(fault.clone())).await.deliver),
-            }
-        }
-        if lost.is_none() {
-            lost = self.commit().await.err();
-        }
-        if let Some(fault) = &lost {
-            tracing::error!(%fault, verbs = ran.len(), "a batch of writes was not committed");
-            self.counter.lost();
-            // The engine may have ended the transaction by itself; then there is none to roll back, and it says so.
-            let _ = self.statement("ROLLBACK").await;
-        }
-        for deliver in ran {
-            deliver(
-                lost.clone()
-                    .map_or(Ok(()), |fault| Err(Fault::Commit(fault.to_string()))),
-            );
-        }
-    }
-
-    async fn begin(&mut self) -> Result<(), Fault> {
-        self.statement("BEGIN IMMEDIATE").await?;
-        self.counter.begin(&mut self.connection).await
-    }
-
-    async fn commit(&mut self) -> Result<(), Fault> {
-        self.counter.store(&mut self.connection).await?;
-        self.statement("COMMIT").await?;
-        if self.counter.committed() {
-            self.audited.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Runs one verb. An error means that the whole transaction is lost.
-    async fn one(&mut self, job: Job, ran: &mut Vec<Deliver>) -> Result<(), Fault> {
-        self.statement("SAVEPOINT verb").await?;
-        let mark = self.counter.mark();
-        let mut tx = Tx::new(
-            &mut self.connection,
-            Some(&mut self.counter),
-            &self.ids,
-            self.clock.now(),
-        );
-        let settled = unless_it_panics(job.name, (job.run)(Ok(&mut tx))).await;
-        let keep = settled.as_ref().is_some_and(|settled| settled.keep);
-        ran.extend(settled.map(|settled| settled.deliver));
-        if !keep {
-            self.counter.back(mark);
-            self.statement("ROLLBACK TO verb").await?;
-        }
-        self.statement("RELEASE verb").await
-    }
-
-    async fn statement(&mut self, sql: &'static str) -> Result<(), Fault> {
-        engine::execute(&mut self.connection, sql, Vec::new())
-            .await
-            .map(drop)
-    }
-}
-
-struct Readers {
-    path: PathBuf,
-    clock: Arc<dyn Clock>,
-    ids: Arc<Ids>,
-    idle: RefCell<Vec<SqliteConnection>>,
-}
-
-impl Readers {
-    async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<Message>) -> Closers {
-        let mut closers = Closers::new();
-        let places = Arc::new(Semaphore::new(READERS));
-        let mut reads = JoinSet::new();
-        while let Some(message) = inbox.recv().await {
-            match message {
-                Message::Run(job) => {
-                    let place = places
-                        .clone()
-                        .acquire_owned()
-                        .await
-                        .expect("the places are never closed");
-                    while reads.try_join_next().is_some() {}
-                    let readers = self.clone();
-                    reads.spawn_local(async move {
-                        readers.one(job).await;
-                        drop(place);
-                    });
-                }
-                Message::Close(closer) => {
-                    inbox.close();
-                    closers.push(closer);
-                }
-            }
-        }
-        while reads.join_next().await.is_some() {}
-        let idle = self.idle.take();
-        for connection in idle {
-            engine::close(connection).await;
-        }
-        closers
-    }
-
-    /// Runs one verb. Its connection is kept for the next when it is as it was.
-    async fn one(&self, job: Job) {
-        let idle = self.idle.borrow_mut().pop();
-        let began = async {
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => engine::connect_reader(&self.path).await?,
-            };
-            engine::execute(&mut connection, "BEGIN", Vec::new()).await?;
-            Ok(connection)
-        };
-        let mut connection = match began.await {
-            Ok(connection) => connection,
-            Err(fault) => {
-                let settled = (job.run)(Err(fault)).await;
-                return (settled.deliver)(Ok(()));
-            }
-        };
-        let mut tx = Tx::new(&mut connection, None, &self.ids, self.clock.now());
-        let settled = unless_it_panics(job.name, (job.run)(Ok(&mut tx))).await;
-        if engine::execute(&mut connection, "ROLLBACK", Vec::new())
-            .await
-            .is_ok()
-        {
-            self.idle.borrow_mut().push(connection);
-        }
-        if let Some(settled) = settled {
-            (settled.deliver)(Ok(()));
-        }
+fn tell(closers: Closers) {
+    for closer in closers {
+        // Who asked may have stopped waiting.
+        let _ = closer.send(());
     }
 }
 
 /// Runs a verb to its end; nothing when it panicked, which the panic hook has reported.
-async fn unless_it_panics(name: &'static str, verb: Running<'_>) -> Option<Settled> {
+async fn unless_it_panics<T>(
+    name: &'static str,
+    verb: Pin<Box<dyn Future<Output = T> + '_>>,
+) -> Option<T> {
     let mut verb = Some(verb);
     poll_fn(|context| {
         let Some(running) = verb.as_mut() else {
@@ -314,7 +301,7 @@ async fn unless_it_panics(name: &'static str, verb: Running<'_>) -> Option<Settl
         // What the verb leaves half done in the database is rolled back, and nothing else of it is looked at again.
         match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(settled)) => Poll::Ready(Some(settled)),
+            Ok(Poll::Ready(answer)) => Poll::Ready(Some(answer)),
             Err(_) => {
                 tracing::error!(verb = name, "a verb panicked; nothing of it is kept");
                 verb = None;
@@ -323,4 +310,39 @@ async fn unless_it_panics(name: &'static str, verb: Running<'_>) -> Option<Settl
         }
     })
     .await
+}
+
+/// Waiting for a database that went away, a little longer each time, and not for ever.
+struct Patience {
+    left: Duration,
+    next: Duration,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            left: PATIENCE,
+            next: Duration::from_millis(2),
+        }
+    }
+
+    /// Waits. False when that was done for long enough, and nothing was waited for.
+    async fn wait(&mut self) -> bool {
+        if self.left.is_zero() {
+            return false;
+        }
+        pause(self.next.min(self.left)).await;
+        self.left = self.left.saturating_sub(self.next);
+        self.next = (self.next * 2).min(LONGEST);
+        true
+    }
+}
+
+/// Lets real time pass.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a database's server lives by the real time, also where the clock is moved by hand"
+)]
+pub(super) async fn pause(duration: Duration) {
+    tokio::time::sleep(duration).await;
 }

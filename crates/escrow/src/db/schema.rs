@@ -1,13 +1,23 @@
 //! The schema and its changes: numbered, embedded, each applied in one transaction with the note that it was.
 
 use std::path::Path;
+use std::time::Duration;
 
-use activation_lock::time::Timestamp;
-use sqlx::SqliteConnection;
-
+use super::engine::{Access, Connection};
 use super::value::params;
-use super::{Fault, OpenError, engine};
+use super::{Fault, OpenError, lane};
 use crate::meta::{DataKind, Status};
+use crate::replicas::{self, ReplicaView};
+use activation_lock::time::Timestamp;
+
+/// What whoever changes the schema claims; never a writer, whose claims are random.
+const MIGRATING: i64 = 1;
+
+/// The schema in which replicas first say that they live.
+const REPLICAS: i64 = 12;
+
+/// What a database is while a copy is being written into it.
+pub(super) const UNFINISHED: &str = "unfinished";
 
 /// One change of the schema.
 struct Migration {
@@ -15,7 +25,8 @@ struct Migration {
     name: &'static str,
     /// The oldest schema that a program may know and still use a database with this one.
     oldest_compatible: i64,
-    sql: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
 }
 
 macro_rules! migration {
@@ -24,7 +35,8 @@ macro_rules! migration {
             version: $version,
             name: $name,
             oldest_compatible: $oldest,
-            sql: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
+            sqlite: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../../migrations/postgres/", $name, ".sql")),
         }
     };
 }
@@ -50,6 +62,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(10, "0010_single_sign_on", oldest_compatible: 9),
     // A program of before would bring back from the lock journal what a person had removed.
     migration!(11, "0011_purges", oldest_compatible: 11),
+    migration!(12, "0012_replicas", oldest_compatible: 11),
 ];
 
 /// The schema this program knows.
@@ -60,7 +73,30 @@ pub(crate) fn program_version() -> i64 {
 /// Brings the schema up to date; a new database is marked as `kind`. Whether the program may is decided before anything
 /// is changed.
 pub(super) async fn migrate(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    folder: &Path,
+    kind: DataKind,
+    now: Timestamp,
+) -> Result<(), OpenError> {
+    // Replicas that start together take turns.
+    while !connection.claim(MIGRATING).await? {
+        lane::pause(Duration::from_millis(100)).await;
+    }
+    let done = catch_up(connection, folder, kind, now).await;
+    connection.release(MIGRATING).await?;
+    done
+}
+
+/// Makes the tables of an empty database, in the transaction that is under way. It is nobody's yet.
+pub(super) async fn make(connection: &mut Connection, now: Timestamp) -> Result<(), Fault> {
+    for migration in MIGRATIONS {
+        apply(connection, migration, UNFINISHED, now).await?;
+    }
+    Ok(())
+}
+
+async fn catch_up(
+    connection: &mut Connection,
     folder: &Path,
     kind: DataKind,
     now: Timestamp,
@@ -70,25 +106,50 @@ pub(super) async fn migrate(
         .iter()
         .filter(|migration| migration.version > version)
     {
-        engine::script(connection, "BEGIN IMMEDIATE").await?;
-        match apply(connection, migration, kind, now).await {
-            Ok(()) => engine::script(connection, "COMMIT").await?,
-            Err(fault) => {
-                engine::script(connection, "ROLLBACK").await?;
-                return Err(OpenError::Migration {
-                    name: migration.name,
-                    fault,
-                });
-            }
+        if let Some(host) = older_replica(connection, migration, version, now).await? {
+            return Err(OpenError::OlderReplica {
+                name: migration.name,
+                host,
+            });
         }
+        connection.begin(Access::Write).await?;
+        let applied = apply(connection, migration, kind.as_str(), now).await;
+        let end = if applied.is_ok() {
+            "COMMIT"
+        } else {
+            "ROLLBACK"
+        };
+        connection.script(end).await?;
+        applied.map_err(|fault| OpenError::Migration {
+            name: migration.name,
+            fault,
+        })?;
         tracing::info!(migration = migration.name, "changed the database's schema");
     }
     Ok(())
 }
 
+/// The machine of a replica that lives and could not go on with the schema that a change makes.
+async fn older_replica(
+    connection: &mut Connection,
+    migration: &Migration,
+    version: i64,
+    now: Timestamp,
+) -> Result<Option<String>, Fault> {
+    if !connection.is_shared() || version < REPLICAS {
+        return Ok(None);
+    }
+    let sql = "SELECT host FROM replicas WHERE ended_at IS NULL AND seen_at > $1 AND schema_version < $2 LIMIT 1";
+    let since = now.minus(replicas::ALIVE);
+    let row = connection
+        .fetch_optional(sql, params![since, migration.oldest_compatible])
+        .await?;
+    row.map(|row| row.column("host")).transpose()
+}
+
 /// Whether this program may use the database as one of this kind. Gives its schema; `None` when it is new and empty.
 pub(super) async fn may_use(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     folder: &Path,
     kind: DataKind,
 ) -> Result<Option<i64>, OpenError> {
@@ -120,44 +181,68 @@ pub(super) async fn may_use(
 }
 
 async fn apply(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     migration: &Migration,
-    kind: DataKind,
+    kind: &str,
     now: Timestamp,
 ) -> Result<(), Fault> {
-    engine::script(connection, migration.sql).await?;
-    engine::execute(
-        connection,
+    let sql = if connection.is_shared() {
+        migration.postgres
+    } else {
+        migration.sqlite
+    };
+    connection.script(sql).await?;
+    connection.execute(
         "INSERT INTO meta (id, kind, schema_version, oldest_compatible, created_at) VALUES (1, $1, $2, $3, $4) \
          ON CONFLICT (id) DO UPDATE SET schema_version = excluded.schema_version, \
          oldest_compatible = excluded.oldest_compatible",
-        params![kind.as_str(), migration.version, migration.oldest_compatible, now],
+        params![kind, migration.version, migration.oldest_compatible, now],
     )
     .await?;
-    engine::execute(
-        connection,
-        "INSERT INTO migrations (version, name, applied_at) VALUES ($1, $2, $3)",
-        params![migration.version, migration.name, now],
-    )
-    .await?;
+    connection
+        .execute(
+            "INSERT INTO migrations (version, name, applied_at) VALUES ($1, $2, $3)",
+            params![migration.version, migration.name, now],
+        )
+        .await?;
     Ok(())
 }
 
-/// What the database says of itself.
-pub(super) async fn status(connection: &mut SqliteConnection) -> Result<Status, OpenError> {
-    let empty = || Fault::Engine("it is empty".to_owned());
-    Ok(read_meta(connection).await?.ok_or_else(empty)?)
+/// Whether the schema is this program's own, neither older nor newer.
+pub(super) async fn is_current(connection: &mut Connection) -> Result<(), Fault> {
+    match read_meta(connection).await? {
+        Some(status) if status.schema_version == program_version() => Ok(()),
+        Some(status) => Err(Fault::OtherSchema {
+            found: status.schema_version,
+            program: program_version(),
+        }),
+        None => Err(Fault::Nothing),
+    }
+}
+
+/// What the database says of itself; nothing when it is new and empty.
+pub(super) async fn status(
+    connection: &mut Connection,
+    now: Timestamp,
+) -> Result<Option<Status>, OpenError> {
+    let Some(mut status) = read_meta(connection).await? else {
+        return Ok(None);
+    };
+    if status.schema_version >= REPLICAS {
+        let now = connection.server_time().await?.unwrap_or(now);
+        let rows = connection.fetch_all(replicas::ALL, params![]).await?;
+        let views = rows.iter().map(|row| ReplicaView::from_row(row, now));
+        status.replicas = views.collect::<Result<_, Fault>>()?;
+    }
+    Ok(Some(status))
 }
 
 /// Nothing when the database is new and empty.
-async fn read_meta(connection: &mut SqliteConnection) -> Result<Option<Status>, Fault> {
-    let tables = "SELECT COUNT(*) AS tables FROM sqlite_schema";
-    let empty = engine::fetch_optional(connection, tables, params![]).await?;
-    if empty.is_some_and(|row| row.column::<i64>("tables").is_ok_and(|tables| tables == 0)) {
+async fn read_meta(connection: &mut Connection) -> Result<Option<Status>, Fault> {
+    if connection.is_empty().await? {
         return Ok(None);
     }
-    let row = engine::fetch_optional(
-        connection,
+    let row = connection.fetch_optional(
         "SELECT kind, schema_version, oldest_compatible, created_at, recovery_public, recovery_opened_at FROM meta",
         params![],
     )
@@ -175,22 +260,26 @@ async fn read_meta(connection: &mut SqliteConnection) -> Result<Option<Status>, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::Folder;
+    use super::super::engine::Place;
     use super::super::tests::START;
+    use super::super::{Database, Folder};
     use super::*;
 
     #[tokio::test]
     async fn who_read_the_record_before_it_had_a_permission_of_its_own_still_does() {
         let folder = tempfile::tempdir().unwrap();
-        let locked = Folder::lock(folder.path()).unwrap();
-        let mut connection = engine::connect_writer(folder.path()).await.unwrap();
+        let locked = Folder::lock(folder.path(), true).unwrap();
+        let place = Place {
+            folder: folder.path().to_owned(),
+            database: Database::Embedded,
+        };
+        let mut connection = place.connect(Access::Write).await.unwrap();
         for migration in &MIGRATIONS[..4] {
-            apply(&mut connection, migration, DataKind::Sandbox, START)
+            apply(&mut connection, migration, "sandbox", START)
                 .await
                 .unwrap();
         }
-        engine::script(
-            &mut connection,
+        connection.script(
             "INSERT INTO principals (id, kind, name, created_at) VALUES ('p', 'token', 'p', 0);
              INSERT INTO tokens (id, principal, hash, permissions, created_at, created_by) VALUES
              ('a', 'p', 'a', 'read refresh edit admin', 0, 'p'), ('b', 'p', 'b', 'read reveal', 0, 'p');
@@ -202,7 +291,7 @@ mod tests {
             .await
             .unwrap();
         let sql = "SELECT permissions FROM tokens ORDER BY id";
-        let rows = engine::fetch_all(&mut connection, sql, params![]).await;
+        let rows = connection.fetch_all(sql, params![]).await;
         let rows: Vec<String> = rows
             .unwrap()
             .iter()
@@ -210,10 +299,10 @@ mod tests {
             .collect();
         assert_eq!(rows, ["read refresh edit admin audit", "read reveal"]);
         let sql = "SELECT writer, counter FROM audit";
-        let row = engine::fetch_optional(&mut connection, sql, params![]).await;
+        let row = connection.fetch_optional(sql, params![]).await;
         let row = row.unwrap().unwrap();
         assert_eq!(row.column::<Option<String>>("writer").unwrap(), None);
-        engine::close(connection).await;
+        connection.close().await;
         drop(locked);
     }
 }

@@ -1,10 +1,9 @@
 //! What SQLite's planner is told of the tables. It would guess that an organisation has ten rows, and walk through all of
 //! them rather than use a longer index. Ours has millions, and the same plan from the first row on.
 
-use sqlx::SqliteConnection;
-
+use super::Fault;
+use super::engine::Connection;
 use super::value::params;
-use super::{Fault, engine};
 
 /// Rows of a table.
 const TABLE: u64 = 10_000_000;
@@ -30,9 +29,12 @@ const WORDS: &[&str] = &[
 ];
 
 /// Writes the figures and has the planner read them. Connections opened afterwards know them too.
-pub(super) async fn set(connection: &mut SqliteConnection) -> Result<(), Fault> {
-    let columns = engine::fetch_all(
-        connection,
+pub(super) async fn set(connection: &mut Connection) -> Result<(), Fault> {
+    if connection.is_shared() {
+        // PostgreSQL counts for itself.
+        return Ok(());
+    }
+    let columns = connection.fetch_all(
         "SELECT tables.name AS tbl, CASE indexes.origin WHEN 'pk' THEN tables.name ELSE indexes.name END AS idx, \
          indexes.\"unique\" AS is_unique, indexes.partial AS is_partial, columns.name AS col, \
          columns.seqno = (SELECT MAX(seqno) FROM pragma_index_info(indexes.name)) AS is_last \
@@ -68,20 +70,19 @@ pub(super) async fn set(connection: &mut SqliteConnection) -> Result<(), Fault> 
         *rows = (share / part).max(1).min(*rows);
         text.push_str(&format!(" {rows}"));
     }
-    engine::script(
-        connection,
-        "BEGIN IMMEDIATE; ANALYZE; DELETE FROM sqlite_stat1",
-    )
-    .await?;
-    for (table, index, _, text) in figures {
-        engine::execute(
-            connection,
-            "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ($1, $2, $3)",
-            params![table, index, text],
-        )
+    connection
+        .script("BEGIN IMMEDIATE; ANALYZE; DELETE FROM sqlite_stat1")
         .await?;
+    for (table, index, _, text) in figures {
+        connection
+            .execute(
+                "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ($1, $2, $3)",
+                params![table, index, text],
+            )
+            .await?;
     }
-    engine::script(connection, "COMMIT; ANALYZE sqlite_schema").await
+    connection.script("COMMIT; ANALYZE sqlite_schema").await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -90,8 +91,8 @@ mod tests {
 
     use activation_lock::time::Timestamp;
 
-    use crate::clock::ManualClock;
-    use crate::db::{Db, Opening, params};
+    use crate::clock::{ManualClock, Steady};
+    use crate::db::{Database, Db, Opening, params};
     use crate::meta::DataKind;
 
     /// Each question of the record must find its rows by the index made for it, whatever the size of the tables.
@@ -106,8 +107,9 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let opening = Opening {
             folder: folder.path(),
+            database: Database::Embedded,
             kind: DataKind::Sandbox,
-            clock: Arc::new(ManualClock::new(Timestamp(0))),
+            clock: Arc::new(Steady::new(Arc::new(ManualClock::new(Timestamp(0))))),
             random: Arc::new(Zeros),
         };
         let db = Db::open(opening).await.unwrap();

@@ -9,11 +9,24 @@ use uuid::Uuid;
 use super::Fault;
 use crate::permit::OrganisationId;
 
+/// What a value is, whether there is one or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A whole number.
+    Int,
+    /// A fraction.
+    Real,
+    /// Text.
+    Text,
+    /// Bytes.
+    Blob,
+}
+
 /// One value of a row or a parameter.
 #[derive(Clone, PartialEq)]
 pub(crate) enum Value {
-    /// No value.
-    Null,
+    /// No value. As a parameter it is one of a kind, for engines that must be told.
+    Null(Kind),
     /// A whole number; moments are milliseconds.
     Int(i64),
     /// A fraction.
@@ -28,7 +41,7 @@ pub(crate) enum Value {
 impl fmt::Display for Value {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Null => formatter.write_str("null"),
+            Self::Null(_) => formatter.write_str("null"),
             Self::Int(number) => number.fmt(formatter),
             Self::Real(number) => number.fmt(formatter),
             Self::Text(text) => text.fmt(formatter),
@@ -45,37 +58,53 @@ macro_rules! params {
 }
 pub(crate) use params;
 
+/// What becomes a value of one kind, whatever it holds.
+pub(crate) trait OfKind {
+    /// The kind.
+    const KIND: Kind;
+}
+
 macro_rules! into_value {
-    ($($type:ty: $value:ident => $make:expr;)*) => {$(
+    ($($type:ty: $value:ident => $kind:ident $make:expr;)*) => {$(
         impl From<$type> for Value {
             fn from($value: $type) -> Self {
-                $make
+                Self::$kind($make)
             }
+        }
+
+        impl OfKind for $type {
+            const KIND: Kind = Kind::$kind;
         }
     )*};
 }
 
 into_value! {
-    i64: number => Value::Int(number);
-    i32: number => Value::Int(number.into());
-    u32: number => Value::Int(number.into());
-    u16: number => Value::Int(number.into());
-    bool: is => Value::Int(is.into());
-    f64: number => Value::Real(number);
-    &str: text => Value::Text(text.to_owned());
-    &String: text => Value::Text(text.clone());
-    String: text => Value::Text(text);
-    &[u8]: bytes => Value::Blob(bytes.to_vec());
-    Vec<u8>: bytes => Value::Blob(bytes);
-    Uuid: id => Value::Text(id.to_string());
-    Timestamp: at => Value::Int(at.0);
-    &OrganisationId: id => Value::Text(id.as_str().to_owned());
+    i64: number => Int number;
+    i32: number => Int number.into();
+    u32: number => Int number.into();
+    u16: number => Int number.into();
+    bool: is => Int is.into();
+    f64: number => Real number;
+    &str: text => Text text.to_owned();
+    &String: text => Text text.clone();
+    String: text => Text text;
+    &[u8]: bytes => Blob bytes.to_vec();
+    Vec<u8>: bytes => Blob bytes;
+    Uuid: id => Text id.to_string();
+    Timestamp: at => Int at.0;
+    &OrganisationId: id => Text id.as_str().to_owned();
 }
 
-impl<T: Into<Value>> From<Option<T>> for Value {
+impl<T: Into<Value> + OfKind> From<Option<T>> for Value {
     fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
+        value.map_or(Self::Null(T::KIND), Into::into)
     }
+}
+
+/// Texts as one parameter, a list for `SELECT value ->> 0 FROM json_each($1)`.
+pub(crate) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
+    let rows = texts.into_iter().map(|text| vec![text.as_ref().to_owned()]);
+    serde_json::Value::from(rows.collect::<Vec<_>>()).to_string()
 }
 
 /// What a column can be read as.
@@ -120,7 +149,7 @@ impl<T: FromValue> FromValue for Option<T> {
 
     fn from_value(value: &Value) -> Option<Self> {
         match value {
-            Value::Null => Some(None),
+            Value::Null(_) => Some(None),
             value => T::from_value(value).map(Some),
         }
     }
@@ -154,6 +183,11 @@ impl Row {
             .position(|name| name == column)
             .ok_or_else(fault)?;
         T::from_value(&self.values[index]).ok_or_else(fault)
+    }
+
+    /// The values, in the order of the columns.
+    pub(super) fn into_values(self) -> impl Iterator<Item = Value> {
+        self.values.into_iter()
     }
 
     /// The first column, of a row that is one value.

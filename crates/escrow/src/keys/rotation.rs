@@ -12,6 +12,7 @@ use super::{Keys, insert, insert_wrapping, stored, unlock};
 use crate::audit::{self, Entry};
 use crate::codes::{CODE, REPORTED_CODE};
 use crate::db::{Row, Tx, params};
+use crate::news::News;
 use crate::people::credentials::nowhere;
 use crate::permit::{Actor, Admin, Permissions, Permit};
 use crate::{Error, Escrow, Result};
@@ -159,13 +160,13 @@ impl Keys<'_> {
             .await;
         let rotation = self.0.audit_refusal(permit, result).await?;
         self.reload().await?;
-        self.0.shared.rotations.notify_one();
+        self.0.tell(News::Rotations);
         Ok(rotation)
     }
 
     /// Waits until an exchange of keys may be under way. A wake-up that came since the last wait counts.
     pub async fn woken(&self) {
-        self.0.shared.rotations.notified().await;
+        self.0.told(News::Rotations).await;
     }
 
     /// Reads the keys anew: others may have made some.

@@ -3,7 +3,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::db::tests::{START, Seeded};
+use crate::db::tests::{START, Seeded, database};
 use crate::meta::DataKind;
 
 fn random(seed: u64) -> Arc<dyn Random> {
@@ -26,6 +26,7 @@ async fn open_vault(
 ) -> crate::Result<Escrow> {
     Escrow::open(crate::Opening {
         folder: folder.path(),
+        database: database(folder.path()),
         kind,
         key,
         recovery: recovery.map(RecoveryKey::public),
@@ -123,7 +124,16 @@ async fn r25_that_the_recovery_key_opened_a_cell_is_on_record() {
     )
     .await
     .unwrap();
-    let status = async || Escrow::status(folder.path()).await.unwrap().unwrap();
+    let status = async || {
+        Escrow::status(
+            folder.path(),
+            database(folder.path()),
+            &ManualClock::new(START),
+        )
+        .await
+        .unwrap()
+        .unwrap()
+    };
     assert_eq!(
         status().await.recovery_public,
         Some(recovery(2).public().to_text())
@@ -164,8 +174,8 @@ async fn r25_a_recovery_wrapping_that_opens_no_cell_is_no_proof() {
         .db
         .write("damage", async |tx| {
             tx.execute(
-                "UPDATE data_keys SET sample = zeroblob(64) WHERE purpose = 'cells'",
-                params![],
+                "UPDATE data_keys SET sample = $1 WHERE purpose = 'cells'",
+                params![vec![0; 64]],
             )
             .await
         })
@@ -177,11 +187,15 @@ async fn r25_a_recovery_wrapping_that_opens_no_cell_is_no_proof() {
         "{refused}"
     );
     assert_eq!(
-        Escrow::status(folder.path())
-            .await
-            .unwrap()
-            .unwrap()
-            .recovery_opened_at,
+        Escrow::status(
+            folder.path(),
+            database(folder.path()),
+            &ManualClock::new(START)
+        )
+        .await
+        .unwrap()
+        .unwrap()
+        .recovery_opened_at,
         None
     );
 }

@@ -16,6 +16,7 @@ use super::plan::{self, Decision};
 use super::standing::{self, refresh};
 use super::{Details, Locks, code_to_reuse};
 use crate::db::{Row, Tx, params};
+use crate::news::News;
 use crate::operations::overlap::{self, Overlapped};
 use crate::operations::{self, Hold, Lease, PACE, WorkSettings, worker};
 use crate::pace::{self, Pace};
@@ -138,8 +139,7 @@ impl Locks<'_> {
         );
         let beginning = self
             .0
-            .db
-            .write("locks.advance", async move |tx| {
+            .write_minding_journal("locks.advance", async move |tx| {
                 advance(tx, &escrow, &settings, &hold, paid).await
             })
             .await?;
@@ -225,7 +225,7 @@ impl Locks<'_> {
         if finished != Finished::More {
             self.0.operations().wake();
         }
-        self.0.wake_statuses();
+        self.0.tell(News::Statuses);
         Ok(finished)
     }
 }

@@ -10,6 +10,7 @@ use super::{
     CHANNEL_SECRET, CHANNEL_TARGET, ChannelView, NoticeKind, Notices, PREVIOUS_CHANNEL_SECRET,
 };
 use crate::db::{Row, Tx, params};
+use crate::news::News;
 use crate::{Error, Escrow, Result};
 
 /// A delivery that was begun is another's after that.
@@ -80,7 +81,7 @@ pub enum Taken {
 impl Notices<'_> {
     /// Waits until something may have to be sent. A wake-up that came since the last wait counts.
     pub async fn woken(&self) {
-        self.0.shared.notices.notified().await;
+        self.0.told(News::Notices).await;
     }
 
     /// Takes a delivery that is due, for two minutes; or tells when the next one is. One that cannot be sent, since its channel's

@@ -14,6 +14,7 @@ use super::plan::{self, AttemptRow, Decision};
 use super::{Details, Operation, Operations, state};
 use crate::db::{Tx, params};
 use crate::lock_statuses::{self, Reading, StatusSettings};
+use crate::news::News;
 use crate::pace::{self, Pace, Rate};
 use crate::permit::OrganisationId;
 use crate::{Error, Escrow, Result, audit, codes, connections, locks, organisations};
@@ -133,8 +134,7 @@ impl Operations<'_> {
         );
         let advance = self
             .0
-            .db
-            .write("operations.advance", async move |tx| {
+            .write_minding_journal("operations.advance", async move |tx| {
                 let Some(decision) = decide(tx, &hold).await? else {
                     return Ok(Advance::Lost);
                 };
@@ -160,7 +160,7 @@ impl Operations<'_> {
             .await?;
         match &advance {
             Advance::Call(_) => lease.paid = false,
-            Advance::Parked(_) => self.0.wake_courier(),
+            Advance::Parked(_) => self.0.tell(News::Commands),
             Advance::AskStatus | Advance::Paced { .. } | Advance::Lost => {}
         }
         Ok(advance)
@@ -213,7 +213,7 @@ impl Operations<'_> {
             })
             .await?;
         if finished != Finished::More {
-            self.0.wake_courier();
+            self.0.tell(News::Commands);
             self.wake();
         }
         Ok(finished)

@@ -60,7 +60,7 @@ pub(crate) async fn mark(tx: &mut Tx<'_>, escrow: &Escrow, this: &Overlapped<'_>
         ];
         for (organisation, call, operation, overlapped) in pairs {
             tx.execute(
-                "UPDATE attempts SET overlaps = $3 WHERE organisation = $1 AND id = $2",
+                "UPDATE attempts SET \"overlaps\" = $3 WHERE organisation = $1 AND id = $2",
                 params![organisation, call, overlapped],
             )
             .await?;

@@ -29,7 +29,7 @@ macro_rules! select_attempts {
             "SELECT organisation, id, operation, serial, position, code, code_kind, code_current, code_seen_at, form, ",
             "parses, uncapped, identity, identity_source, swapped, credential, topic, recipient, began_at, ended_at, ",
             "lost_at, outcome, status, retry_after, delegate_failed, diagnostic, late_outcome, late_at, ",
-            "overlaps FROM attempts ",
+            "\"overlaps\" FROM attempts ",
             $rest
         )
     };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::{Incoming, Recorded, write};
+use crate::news::News;
 use crate::{Error, Escrow, Fault, Result};
 
 /// How many events are put on record at once, at most.
@@ -68,7 +69,7 @@ impl Escrow {
         match self.write_events(events).await {
             Ok(recorded) => {
                 if recorded.contains(&Recorded::Recorded) {
-                    self.wake_courier();
+                    self.tell(News::Commands);
                 }
                 for ((_, reply), recorded) in batch.into_iter().zip(recorded) {
                     // Nobody waits for it any more: it is on record all the same.
@@ -87,7 +88,7 @@ impl Escrow {
                     let _ = reply.send(
                         result.map(|recorded| recorded.first().copied().unwrap_or(Recorded::Known)),
                     );
-                    self.wake_courier();
+                    self.tell(News::Commands);
                 }
             }
         }

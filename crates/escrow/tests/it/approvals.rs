@@ -14,7 +14,7 @@ use escrow::permit::{
 };
 use escrow::principals::NewToken;
 
-use crate::audit_trail::audit_texts;
+use crate::beside::audit_texts;
 use crate::people::{Person, settled};
 use crate::support::{CODE_A, CODE_B, Vault};
 

@@ -73,6 +73,7 @@ async fn restore(
 async fn open(vault: &Vault, folder: &Path, key: Arc<KeyEncryptionKey>) -> Escrow {
     let opening = Opening {
         folder,
+        database: escrow::Database::Embedded,
         kind: DataKind::Production,
         key,
         recovery: None,
@@ -293,7 +294,7 @@ async fn a_backup_is_consistent_while_everything_goes_on() {
 /// Who has the files and no key has nothing that opens anything.
 #[tokio::test]
 async fn a_stolen_database_with_its_log_or_a_backup_gives_no_code_no_token_and_no_password() {
-    let vault = Vault::new().await;
+    let vault = Vault::in_a_file().await;
     vault.type_code(SERIAL, CODE_A).await;
     let zoe = settled(&vault, "zoe", &[Role::Viewer]).await;
     let session = zoe.session(&vault).await;
@@ -339,6 +340,7 @@ async fn a_stolen_database_with_its_log_or_a_backup_gives_no_code_no_token_and_n
     let other = Arc::new(KeyEncryptionKey::generate(&Seeded::new(70)));
     let opening = Opening {
         folder: vault.path(),
+        database: escrow::Database::Embedded,
         kind: DataKind::Production,
         key: other,
         recovery: None,

@@ -7,7 +7,7 @@ use activation_lock::observation::{EnrollmentKind, Event, Observation};
 use escrow::commands::Command;
 use escrow::record::Incoming;
 
-use crate::support::{Vault, open};
+use crate::support::{Vault, open_in};
 
 const LEASE: Duration = Duration::from_secs(600);
 
@@ -72,12 +72,19 @@ async fn r8_when_an_mdm_is_back_what_waited_for_it_is_due_at_once() {
 
 #[tokio::test]
 async fn r8_what_a_dead_courier_held_is_free_when_the_vault_opens() {
-    let vault = Vault::new().await;
+    let vault = Vault::in_a_file().await;
     adopt(&vault, "mdm", "UDID-1").await;
     assert_eq!(take(&vault, &[]).await.len(), 2);
     assert!(take(&vault, &[]).await.is_empty());
     vault.escrow.close().await;
-    let again = open(vault.escrow.folder(), &vault.clock, 3).await.unwrap();
+    let again = open_in(
+        vault.escrow.folder(),
+        escrow::Database::Embedded,
+        &vault.clock,
+        3,
+    )
+    .await
+    .unwrap();
     let taken = again.commands().take_due(100, LEASE, &[]).await.unwrap();
     assert_eq!(taken.len(), 2);
 }

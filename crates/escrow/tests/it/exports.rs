@@ -9,7 +9,7 @@ use escrow::permit::{self, Actor, Approve, Permit, Refusal, Role};
 use escrow::{Error, Result};
 use serde_json::Value;
 
-use crate::audit_trail::{audit_texts, tamper};
+use crate::beside::{audit_texts, damage};
 use crate::people::settled;
 use crate::support::{CODE_A, CODE_B, Vault};
 
@@ -129,12 +129,7 @@ async fn only_the_named_devices_go_and_a_damaged_code_goes_without_its_text() {
         vault.type_code(serial, code).await;
     }
     let id = vault.device("WANTED000002").await.codes.remove(0).id.0;
-    tamper(
-        &vault,
-        "UPDATE codes SET cell = zeroblob(80) WHERE id = $1",
-        &id,
-    )
-    .await;
+    damage(&vault, &id).await;
     let permit: Permit<permit::Export> = vault.permit("codes").await;
     let devices = ["WANTED000002", "WANTED000001", "NOSUCHDEVICE"];
     let new = NewExport {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use seal::{KeyEncryptionKey, Purpose, RecoveryKey};
 
-use crate::audit_trail::{audit_texts, run};
+use crate::beside::{audit_texts, run};
 use crate::people::settled;
 use crate::support::{CODE_A, CODE_B, CODE_C, Seeded, Vault, open};
 
@@ -283,6 +283,7 @@ async fn r25_a_vault_is_wrapped_anew_for_another_running_key_and_another_recover
     );
     let again = escrow::Escrow::open(escrow::Opening {
         folder: vault.path(),
+        database: crate::support::database(vault.path()),
         kind: escrow::meta::DataKind::Production,
         key,
         recovery: None,

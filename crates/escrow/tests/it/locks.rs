@@ -24,9 +24,10 @@ use escrow::permit::{Lock, Permit, Unlock};
 use escrow::push_certificates::NewPushCertificate;
 use escrow::server_tokens::{Access, NewServerToken, Problem, ServerTokenView};
 
-use crate::audit_trail::audit_texts;
+use crate::beside::audit_texts;
 use crate::support::{CODE_A, CODE_B, Vault};
 
+mod failover;
 mod journal;
 mod late;
 mod listing;
@@ -68,7 +69,10 @@ impl std::ops::Deref for Desk {
 
 impl Desk {
     async fn new() -> Self {
-        let vault = Vault::new().await;
+        Self::of(Vault::new().await).await
+    }
+
+    async fn of(vault: Vault) -> Self {
         let token = put_token(&vault, "main").await;
         let desk = Self { vault, token };
         desk.know(SERIAL).await;
@@ -293,7 +297,7 @@ impl Desk {
     }
 }
 
-async fn put_token(vault: &Vault, name: &str) -> ServerTokenView {
+pub(crate) async fn put_token(vault: &Vault, name: &str) -> ServerTokenView {
     let permit = vault.permit("server token").await;
     let new = NewServerToken {
         name: name.to_owned(),

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod approvals;
-mod audit_trail;
 mod backups;
+mod beside;
 mod commands;
 mod exports;
 mod keys;
@@ -13,5 +13,8 @@ mod operations;
 mod people;
 mod principals;
 mod record;
+mod replicas;
+mod simulation;
 mod support;
+mod texts;
 mod unaudited;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use escrow::notices::{ChannelView, Delivery, NewAddress, NewChannel, NoticeKind, Taken};
 use escrow::permit::{Admin, Permit};
 
-use crate::audit_trail::run;
+use crate::beside::run;
 use crate::support::Vault;
 
 async fn channel(vault: &Vault, name: &str) -> ChannelView {
@@ -74,7 +74,7 @@ async fn who_dies_with_a_notice_in_hand_leaves_it_to_the_next_under_the_same_ide
     assert!(listed.failing.is_none() && listed.sent_at.is_some());
     vault.clock.advance(Duration::from_secs(86_400));
     assert!(claim(&vault).await.is_none());
-    for row in crate::audit_trail::audit_texts(&vault).await {
+    for row in crate::beside::audit_texts(&vault).await {
         assert!(!row.contains("secret-in-the-path"));
     }
 }

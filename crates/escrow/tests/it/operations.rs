@@ -26,8 +26,8 @@ use escrow::permit::{Actor, OrganisationId, Permission, Permissions, Permit, Unl
 use escrow::push_certificates::NewPushCertificate;
 use escrow::record::Incoming;
 
-use crate::audit_trail::{audit_texts, tamper};
-use crate::support::{CODE_A, CODE_B, CODE_C, Vault, open};
+use crate::beside::{audit_texts, damage, tamper};
+use crate::support::{CODE_A, CODE_B, CODE_C, Vault, open_in};
 
 const SERIAL: &str = "C02XL0GTJGH5";
 const TOPIC: &str = "com.apple.mgmt.External.test";
@@ -73,9 +73,16 @@ impl std::ops::Deref for Desk {
 impl Desk {
     /// With a push certificate and one device that has these codes, the last one seen last.
     async fn with_codes(codes: &[&str]) -> Self {
-        let desk = Self {
-            vault: Vault::new().await,
-        };
+        Self::of(Vault::new().await, codes).await
+    }
+
+    /// The same, where nobody else uses the database: it is a file.
+    async fn in_a_file(codes: &[&str]) -> Self {
+        Self::of(Vault::in_a_file().await, codes).await
+    }
+
+    async fn of(vault: Vault, codes: &[&str]) -> Self {
+        let desk = Self { vault };
         desk.certificate(TOPIC, "aa").await;
         desk.device_of(SERIAL, codes).await;
         desk
@@ -604,12 +611,7 @@ async fn a_sealed_code_that_does_not_open_is_not_sent_and_does_not_stand_in_the_
     let id = desk.unlock(SERIAL).await;
     let codes = desk.device(SERIAL).await.codes;
     let newest = codes.iter().max_by_key(|c| c.seen_at).unwrap().id.0.clone();
-    tamper(
-        &desk,
-        "UPDATE codes SET cell = zeroblob(80) WHERE id = $1",
-        &newest,
-    )
-    .await;
+    damage(&desk, &newest).await;
     let mut lease = desk.claim().await;
     let first = desk
         .escrow
@@ -773,4 +775,15 @@ async fn the_worker_is_woken_by_a_new_unlock() {
     let queue = desk.escrow.operations().queue(Kind::Unlock).await.unwrap();
     assert_eq!((queue.live, queue.leased), (1, 0));
     assert_eq!(queue.oldest_requested_at, Some(Timestamp(desk.now().0)));
+}
+
+/// A vault in a file with a code and an unlock under way, and that unlock.
+pub(crate) async fn moved_desk() -> (Vault, String) {
+    let desk = Desk {
+        vault: Vault::in_a_file().await,
+    };
+    desk.certificate(TOPIC, "aa").await;
+    desk.device_of(SERIAL, &[CODE_A, CODE_B]).await;
+    let id = desk.unlock(SERIAL).await;
+    (desk.vault, id)
 }

@@ -14,7 +14,7 @@ use escrow::sessions::{Claim, Origin, Rules, SignIn};
 use seal::{Password, TotpSecret};
 use zeroize::Zeroizing;
 
-use crate::audit_trail::audit_texts;
+use crate::beside::audit_texts;
 use crate::support::Vault;
 
 const PASSWORD: &str = "correct horse battery";

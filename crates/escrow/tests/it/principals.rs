@@ -15,7 +15,7 @@ use escrow::principals::{NewToken, SecretText, TokenView};
 use escrow::push_certificates::NewPushCertificate;
 use subtle::ConstantTimeEq;
 
-use crate::audit_trail::{audit_texts, tamper};
+use crate::beside::{audit_texts, damage};
 use crate::support::Vault;
 
 mod revoked;
@@ -561,7 +561,7 @@ async fn a_renewed_push_certificate_takes_the_place_of_its_topic() {
 
 #[tokio::test]
 async fn t34_no_token_key_or_secret_lies_open_in_the_data_folder() {
-    let vault = Vault::new().await;
+    let vault = Vault::in_a_file().await;
     let (_, token) = token(&vault, "read").await;
     actor(&vault, &token).await;
     let permit: Permit<Connections> = vault.permit("far ends").await;

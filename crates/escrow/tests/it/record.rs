@@ -22,14 +22,14 @@ mod permission;
 mod signs;
 
 /// Speaks as one MDM connection about one enrollment, each event a second later than the one before.
-struct Mdm<'a> {
+pub(crate) struct Mdm<'a> {
     vault: &'a Vault,
     connection: String,
     enrollment: String,
     serial: Option<String>,
 }
 
-fn report(command: Option<&str>, status: ReportStatus) -> CommandReport {
+pub(crate) fn report(command: Option<&str>, status: ReportStatus) -> CommandReport {
     CommandReport {
         command: command.map(str::to_owned),
         status,
@@ -42,11 +42,16 @@ fn report(command: Option<&str>, status: ReportStatus) -> CommandReport {
 }
 
 impl<'a> Mdm<'a> {
-    async fn new(vault: &'a Vault, enrollment: &str, serial: &str) -> Self {
+    pub(crate) async fn new(vault: &'a Vault, enrollment: &str, serial: &str) -> Self {
         Self::on(vault, "mdm", enrollment, serial).await
     }
 
-    async fn on(vault: &'a Vault, connection: &str, enrollment: &str, serial: &str) -> Self {
+    pub(crate) async fn on(
+        vault: &'a Vault,
+        connection: &str,
+        enrollment: &str,
+        serial: &str,
+    ) -> Self {
         let connection = vault.connection(connection).await;
         Self {
             vault,
@@ -74,7 +79,7 @@ impl<'a> Mdm<'a> {
         self.vault.escrow.record(incoming).await.unwrap()
     }
 
-    async fn tell(&self, event: Event) -> Recorded {
+    pub(crate) async fn tell(&self, event: Event) -> Recorded {
         self.vault.clock.advance(Duration::from_secs(1));
         self.tell_at(self.vault.now(), event).await
     }
@@ -98,7 +103,7 @@ impl<'a> Mdm<'a> {
         self.tell(Event::TokenUpdate(said)).await;
     }
 
-    async fn enrol(&self) {
+    pub(crate) async fn enrol(&self) {
         self.authenticate().await;
         self.token_update(1, true).await;
     }
@@ -127,7 +132,7 @@ impl<'a> Mdm<'a> {
         found.unwrap_or_else(|| panic!("no {} was due", what.request_type()))
     }
 
-    async fn answer_code(&self, command: &Command, code: &str) {
+    pub(crate) async fn answer_code(&self, command: &Command, code: &str) {
         let mut answer = report(Some(&command.id), ReportStatus::Acknowledged);
         answer.bypass_code = match CodeText::new(code.to_owned()) {
             Some(text) => ReportedCode::Code(text),
@@ -136,13 +141,17 @@ impl<'a> Mdm<'a> {
         self.tell(Event::Report(answer)).await;
     }
 
-    async fn answer_information(&self, command: &Command, information: DeviceInformation) {
+    pub(crate) async fn answer_information(
+        &self,
+        command: &Command,
+        information: DeviceInformation,
+    ) {
         let mut answer = report(Some(&command.id), ReportStatus::Acknowledged);
         answer.device_information = Some(Box::new(information));
         self.tell(Event::Report(answer)).await;
     }
 
-    fn information(&self) -> DeviceInformation {
+    pub(crate) fn information(&self) -> DeviceInformation {
         DeviceInformation {
             serial: self.serial.as_ref().map(|s| s.parse().unwrap()),
             product_type: "iPhone14,5".parse().ok(),

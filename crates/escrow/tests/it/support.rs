@@ -14,7 +14,7 @@ use escrow::devices::DeviceView;
 use escrow::meta::DataKind;
 use escrow::organisations::Created;
 use escrow::permit::{Actor, OrganisationId, Permissions, Permit, Right};
-use escrow::{Escrow, Opening};
+use escrow::{Database, Escrow, Opening};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use seal::{KeyEncryptionKey, Random, RecoveryKey};
@@ -53,13 +53,30 @@ pub(crate) struct Vault {
     digests: Mutex<u64>,
 }
 
+/// The database of a folder, on whichever engine the tests run.
+pub(crate) fn database(folder: &Path) -> Database {
+    sim::test_database(folder).map_or(Database::Embedded, |address| {
+        Database::Postgres(address.parse().unwrap())
+    })
+}
+
 /// Opens the vault of a folder with the key that every test folder has.
 pub(crate) async fn open(folder: &Path, clock: &ManualClock, seed: u64) -> escrow::Result<Escrow> {
+    open_in(folder, database(folder), clock, seed).await
+}
+
+pub(crate) async fn open_in(
+    folder: &Path,
+    database: Database,
+    clock: &ManualClock,
+    seed: u64,
+) -> escrow::Result<Escrow> {
     let same = Seeded::new(1);
     let key = Arc::new(KeyEncryptionKey::generate(&same));
     let recovery = RecoveryKey::generate(&same);
     Escrow::open(Opening {
         folder,
+        database,
         kind: DataKind::Production,
         key,
         recovery: Some(recovery.public().clone()),
@@ -72,8 +89,24 @@ pub(crate) async fn open(folder: &Path, clock: &ManualClock, seed: u64) -> escro
 impl Vault {
     pub(crate) async fn new() -> Self {
         let folder = TempDir::new().unwrap();
+        let database = database(folder.path());
+        Self::of(folder, database).await
+    }
+
+    /// One whose database is a file, whichever engine the tests run on.
+    pub(crate) async fn in_a_file() -> Self {
+        Self::of(TempDir::new().unwrap(), Database::Embedded).await
+    }
+
+    /// One in a database of a server.
+    pub(crate) async fn on(address: &str) -> Self {
+        let database = Database::Postgres(address.parse().unwrap());
+        Self::of(TempDir::new().unwrap(), database).await
+    }
+
+    async fn of(folder: TempDir, database: Database) -> Self {
         let clock = ManualClock::new(Timestamp(1_780_000_000_000));
-        let escrow = open(folder.path(), &clock, 2).await.unwrap();
+        let escrow = open_in(folder.path(), database, &clock, 2).await.unwrap();
         let actor = Actor::system("test", Permissions::all());
         let made = escrow
             .organisations()

@@ -14,7 +14,7 @@ use escrow::permit::{
 use escrow::principals::NewToken;
 use escrow::sessions::{Identity, Origin, Rules};
 
-use crate::audit_trail::{audit_texts, run};
+use crate::beside::{Beside, audit_texts};
 use crate::support::{CODE_A, Vault};
 
 #[tokio::test]
@@ -71,11 +71,9 @@ async fn without_its_row_nothing_is_revealed_made_asked_for_changed_or_read() {
     let failed = |error: Option<Error>| assert!(matches!(error, Some(Error::Database(_))));
     let escrow = &vault.escrow;
     let before = audit_texts(&vault).await.len();
-    for broken in [
-        "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END",
-        "CREATE TRIGGER full BEFORE UPDATE ON audit_writers BEGIN SELECT RAISE(ABORT, 'no room'); END",
-    ] {
-        run(&vault, broken).await;
+    let mut beside = Beside::of(escrow.folder()).await;
+    for (kind, table) in [("INSERT", "audit"), ("UPDATE", "audit_writers")] {
+        beside.refuse(kind, table).await;
         failed(escrow.codes().reveal(&reveal, &serial, "why").await.err());
         failed(escrow.principals().create_token(&admin, new()).await.err());
         failed(escrow.operations().enqueue(&unlock, wish()).await.err());
@@ -94,7 +92,7 @@ async fn without_its_row_nothing_is_revealed_made_asked_for_changed_or_read() {
         let sessions = escrow.sessions();
         let signed_in = sessions.sign_in_with_provider(identity(), origin, rules);
         failed(signed_in.await.err());
-        run(&vault, "DROP TRIGGER full").await;
+        beside.allow(kind, table).await;
     }
     assert_eq!(audit_texts(&vault).await.len(), before);
     let device = vault.device("SERIAL1").await;

@@ -1,5 +1,6 @@
 //! What watches over a server: is it alive, can it work, how does it stand.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
@@ -10,22 +11,70 @@ use axum::Json;
 use escrow::operations::Kind;
 use escrow::organisations::Organisation;
 use escrow::permit::{Actor, Permission, Permissions};
+use escrow::{LiveSettings, Weakness};
 use serde_json::json;
+
+/// How long the database may take to answer.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The process answers.
 pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// The vault answers too.
+/// The vault answers too, and keeps what it acknowledges.
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    match app.escrow.operations().queue(Kind::Unlock).await {
+    if app.leaving.load(Ordering::Relaxed) {
+        return Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not-ready",
+            "This process is ending",
+            "It finishes what is under way; another one, or this one once it has started again, takes what comes.",
+        )
+        .into_response();
+    }
+    let looked = async {
+        app.escrow.operations().queue(Kind::Unlock).await?;
+        app.escrow.live_settings().await
+    };
+    // A database that went away is waited for; whoever asks here is not kept waiting with us.
+    let Ok(looked) = tokio::time::timeout(LOOK, looked).await else {
+        tracing::error!("not ready: the database does not answer");
+        return Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not-ready",
+            "The database does not answer",
+            "Nothing can be kept now. It is tried again all the time.",
+        )
+        .into_response();
+    };
+    match looked {
+        Ok(settings) if !weaknesses(&app, &settings).is_empty() => {
+            let found = weaknesses(&app, &settings).into_iter();
+            let said: Vec<_> = found.map(Weakness::explain).collect();
+            tracing::error!("not ready: {}", said.join("; "));
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not-ready",
+                "The database may lose what it acknowledges",
+                format!("{}.", said.join("; ")),
+            )
+            .into_response()
+        }
         Ok(_) => Json(json!({ "ready": true, "sandbox": app.settings.sandbox })).into_response(),
         Err(error) => {
             tracing::error!(%error, "not ready: the vault failed");
             Problem::failed().into_response()
         }
     }
+}
+
+/// The ways in which the database may lose what it has acknowledged, but for those that are put up with.
+fn weaknesses(app: &App, settings: &LiveSettings) -> Vec<Weakness> {
+    let allowed = &app.settings.allowed_weaknesses;
+    let mut found = settings.weaknesses();
+    found.retain(|weakness| !allowed.contains(weakness));
+    found
 }
 
 /// The metrics. On this machine anybody may read them; from elsewhere, or behind a proxy, a token with the permission `read` is

@@ -53,14 +53,12 @@ impl std::ops::Deref for Queue {
 
 impl Queue {
     pub(super) fn new(app: &App, shutdown: &Shutdown) -> Self {
-        let mut owner = [0; 16];
-        app.random.fill(&mut owner);
         let settings = &app.settings;
         // One place is always left for an urgent operation, so there are two at least.
         let all_places = settings.in_flight.max(2);
         Self(Arc::new(Parts {
             settings: WorkSettings {
-                owner: data_encoding::HEXLOWER.encode(&owner),
+                owner: app.replica.id.clone(),
                 call_timeout: settings
                     .apple
                     .timeouts

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use activation_lock::asking::Trigger;
 use activation_lock::time::{DAY, Timestamp};
 use apple::dep::token::TokenExpiry;
 use apple::push_certificate::WARNING;
 
-use super::{Pauses, rest, wait_until};
+use super::wait_until;
 use crate::App;
 use crate::lifecycle::Shutdown;
 
@@ -53,7 +52,6 @@ impl Round {
 
 /// Goes round until the server is to end.
 pub(super) async fn work(app: App, shutdown: Shutdown) {
-    ask_what_may_be_lost(&app, &shutdown).await;
     let start = app.now();
     let round = |task, every, after| Round {
         task,
@@ -85,20 +83,6 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
             () = app.clock.sleep(next.unwrap_or(MINUTE)) => {}
             () = app.escrow.asks_woken() => rounds[0].due = app.now(),
             () = shutdown.requested() => {}
-        }
-    }
-}
-
-/// While we were down, answers may have been lost: nobody sends them again (R8). How long that was is not known, so those
-/// with a question pending are asked again, and only those; a device that was set up anew meanwhile shows it in its next
-/// answer.
-async fn ask_what_may_be_lost(app: &App, shutdown: &Shutdown) {
-    let commands = app.escrow.commands();
-    let mut pauses = Pauses::new();
-    while let Err(error) = commands.ask_all(None, Trigger::Downtime, false).await {
-        tracing::error!(%error, "devices whose answers may be lost cannot be asked again now; it is tried again");
-        if rest(&*app.clock, shutdown, pauses.next()).await {
-            return;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! and gone to sleep after it.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use escrow::pace::Rate;
 use escrow::permit::{Actor, OrganisationId, Permissions, Permit, Right, Scope};
 use escrow::principals::NewToken;
 use escrow::push_certificates::{NewPushCertificate, PushCertificateView};
-use escrow::{Escrow, Opening};
+use escrow::{Database, Escrow, Opening};
 use seal::{KeyEncryptionKey, RecoveryKey};
 use server::lifecycle::{self, Running, Setup};
 use server::{Outside, Settings, SingleSignOn};
@@ -491,6 +492,7 @@ async fn open(folder: &TempDir, clock: &ManualClock) -> Escrow {
     }
     Escrow::open(Opening {
         folder: folder.path(),
+        database: database(folder.path()),
         kind: DataKind::Production,
         key: Arc::new(KeyEncryptionKey::generate(&Same(1))),
         recovery: Some(RecoveryKey::generate(&Same(2)).public().clone()),
@@ -499,6 +501,13 @@ async fn open(folder: &TempDir, clock: &ManualClock) -> Escrow {
     })
     .await
     .unwrap()
+}
+
+/// The database of a folder, on whichever engine the tests run.
+pub(crate) fn database(folder: &Path) -> Database {
+    sim::test_database(folder).map_or(Database::Embedded, |address| {
+        Database::Postgres(address.parse().unwrap())
+    })
 }
 
 async fn permit<P: Right>(

@@ -115,14 +115,18 @@ async fn one_sealer_acts_at_a_time_and_an_overtaken_one_waits() {
 
 #[tokio::test]
 async fn the_lease_of_a_process_that_died_keeps_no_later_one_waiting() {
-    let mut vault = vault().await;
+    // Where others may use the database, a lease ends by its time alone.
+    let folder = tempfile::tempdir().unwrap();
+    let mut vault = vault_in(folder, Database::Embedded).await;
     vault.put("a", "one").await;
     let sealer = vault.escrow.audit().sealer();
     assert_eq!(sealer.seal().await.unwrap(), Turn::Ours(1));
     vault.escrow.close().await;
-    vault.escrow = Escrow::open(opening(&vault.folder, &vault.clock, 2))
-        .await
-        .unwrap();
+    let again = Opening {
+        database: Database::Embedded,
+        ..opening(&vault.folder, &vault.clock, 2)
+    };
+    vault.escrow = Escrow::open(again).await.unwrap();
     let sealer = vault.escrow.audit().sealer();
     assert_eq!(sealer.seal().await.unwrap(), Turn::Ours(0));
 }
@@ -165,11 +169,23 @@ async fn a_checkpoint_is_kept_when_the_chain_has_grown_and_said_again_when_not()
 async fn when_a_row_cannot_be_written_what_it_tells_of_does_not_happen() {
     let vault = vault().await;
     vault.put("a", "one").await;
-    for broken in [
-        "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END",
-        "CREATE TRIGGER full BEFORE UPDATE ON audit_writers BEGIN SELECT RAISE(ABORT, 'no room'); END",
+    for (broken, postgres, mended) in [
+        (
+            "CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "CREATE TRIGGER broken BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION refuse('no room')",
+            said("DROP TRIGGER broken", "DROP TRIGGER broken ON audit"),
+        ),
+        (
+            "CREATE TRIGGER broken BEFORE UPDATE ON audit_writers BEGIN SELECT RAISE(ABORT, 'no room'); END",
+            "CREATE TRIGGER broken BEFORE UPDATE ON audit_writers FOR EACH ROW WHEN (NEW.next <> OLD.next) \
+             EXECUTE FUNCTION refuse('no room')",
+            said(
+                "DROP TRIGGER broken",
+                "DROP TRIGGER broken ON audit_writers",
+            ),
+        ),
     ] {
-        vault.run(broken).await.unwrap();
+        vault.run(said(broken, postgres)).await.unwrap();
         let escrow = vault.escrow.clone();
         let done = vault.escrow.db.write("act", async move |tx| {
             tx.execute(
@@ -181,7 +197,7 @@ async fn when_a_row_cannot_be_written_what_it_tells_of_does_not_happen() {
             record(tx, &escrow, entry).await
         });
         assert!(done.await.is_err(), "{broken}");
-        vault.run("DROP TRIGGER full").await.unwrap();
+        vault.run(mended).await.unwrap();
     }
     let acted = vault.run("DELETE FROM pace WHERE name = 'acted'").await;
     assert_eq!(acted.unwrap(), 0);

@@ -70,7 +70,9 @@ async fn nothing_in_the_way(mut beside: SqliteConnection) {
 
 impl Record {
     async fn new() -> Self {
-        let vault = vault().await;
+        // Its file is copied and edited as such.
+        let folder = tempfile::tempdir().unwrap();
+        let vault = vault_in(folder, Database::Embedded).await;
         let mut outside = Vec::new();
         for index in 1..=ROWS {
             vault.clock.advance(Duration::from_secs(1));
@@ -111,7 +113,10 @@ impl Record {
 
     /// What `audit verify` says of it now.
     async fn verify(&self, outside: &[String]) -> Result<std::result::Result<Verified, Bad>> {
-        let opening = opening(&self.vault.folder, &self.vault.clock, 3);
+        let opening = Opening {
+            database: Database::Embedded,
+            ..opening(&self.vault.folder, &self.vault.clock, 3)
+        };
         let escrow = Escrow::look(opening).await.unwrap();
         let found = verify(&escrow, outside).await;
         escrow.close().await;

@@ -138,7 +138,12 @@ async fn a_horizon_hides_no_edit() {
         let archive = vault.folder.path().join("archive");
         let audit = vault.escrow.audit();
         audit.retain(retention(&archive, 15)).await.unwrap();
-        let drop: &'static str = format!("DROP TRIGGER {drop}").leak();
+        let table = edit
+            .split(' ')
+            .find(|word| word.starts_with("audit"))
+            .unwrap();
+        let of = said("", format!(" ON {table}").leak());
+        let drop: &'static str = format!("DROP TRIGGER {drop}{of}").leak();
         vault.run(drop).await.unwrap();
         assert!(vault.run(edit).await.unwrap() >= 1, "{edit}");
         assert!(vault.verify(&outside).await.is_err(), "{edit}");
@@ -163,7 +168,10 @@ async fn a_removal_that_was_interrupted_is_verifiable_and_finished_by_the_next()
     audit.begin(&retention, horizon, 14).await.unwrap();
     assert_eq!(vault.verify(&outside).await.unwrap().rows, 31);
     vault
-        .run("DROP TRIGGER audit_is_never_changed")
+        .run(said(
+            "DROP TRIGGER audit_is_never_changed",
+            "DROP TRIGGER audit_is_never_changed ON audit",
+        ))
         .await
         .unwrap();
     vault
@@ -207,7 +215,10 @@ async fn nothing_is_removed_that_was_changed_not_sealed_or_not_given_outside() {
     assert_eq!(vault.verify(&[]).await.unwrap().position, 32);
 
     vault
-        .run("DROP TRIGGER audit_is_never_changed")
+        .run(said(
+            "DROP TRIGGER audit_is_never_changed",
+            "DROP TRIGGER audit_is_never_changed ON audit",
+        ))
         .await
         .unwrap();
     vault.run("UPDATE audit SET at = 0").await.unwrap();

@@ -5,11 +5,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::*;
+use crate::beside::Beside;
 
 const JOURNAL: &str = "lock-journal";
 const DATABASE: [&str; 3] = ["lockwarden.db", "lockwarden.db-wal", "lockwarden.db-shm"];
 
 fn copy_database(from: &Path, to: &Path) {
+    if sim::copy_test_database(from, to) {
+        return;
+    }
     for name in DATABASE {
         let _ = fs::remove_file(to.join(name));
         if from.join(name).exists() {
@@ -226,19 +230,14 @@ async fn r21_a_start_after_a_rollback_that_ends_early_is_found_out_by_the_next()
     // The first start fails at one step after the other; whatever it had done by then, the last one holds what waits.
     let mut seed = 5;
     for table in ["operations", "codes", "lock_calls", "audit"] {
-        let trigger = format!(
-            "CREATE TRIGGER full_update BEFORE UPDATE ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END; \
-             CREATE TRIGGER full_insert BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END"
-        );
-        sql(&folder, &trigger).await;
+        let mut beside = Beside::of(&folder).await;
+        beside.refuse("UPDATE", table).await;
+        beside.refuse("INSERT", table).await;
         seed += 1;
         let failed = crate::support::open(&folder, &desk.clock, seed).await;
         assert!(failed.is_err(), "{table}");
-        sql(
-            &folder,
-            "DROP TRIGGER full_update; DROP TRIGGER full_insert",
-        )
-        .await;
+        beside.allow("UPDATE", table).await;
+        beside.allow("INSERT", table).await;
     }
     desk.vault.escrow = crate::support::open(&folder, &desk.clock, seed + 1)
         .await
@@ -247,17 +246,6 @@ async fn r21_a_start_after_a_rollback_that_ends_early_is_found_out_by_the_next()
     assert_eq!(view.state, StateName::NeedsReview);
     assert_eq!(view.details.review, Some(ReviewReason::Restored));
     assert_eq!(desk.server_codes().await.len(), 1);
-}
-
-async fn sql(folder: &Path, text: &str) {
-    use sqlx::{ConnectOptions as _, Connection as _};
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.join(DATABASE[0]));
-    let mut connection = options.connect().await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned()))
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    connection.close().await.unwrap();
 }
 
 #[tokio::test]

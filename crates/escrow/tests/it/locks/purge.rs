@@ -2,12 +2,11 @@
 
 use std::fs;
 
+use crate::beside::Beside;
 use escrow::approvals::{Action, Policy};
 use escrow::devices::{PurgeProblem, Purged};
 use escrow::permit::{Purge, Role};
 use escrow::{Error, Result};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Row as _};
 
 use super::*;
 use crate::people::settled;
@@ -25,32 +24,16 @@ async fn purge(
 
 /// Where the device's serial number or one of these texts still stands, by table.
 async fn found(desk: &Desk, texts: &[&str]) -> Vec<String> {
-    let mut beside = SqliteConnectOptions::new()
-        .filename(desk.escrow.folder().join("lockwarden.db"))
-        .read_only(true)
-        .connect()
-        .await
-        .unwrap();
-    let tables = sqlx::query("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-        .fetch_all(&mut beside)
-        .await
-        .unwrap();
+    let mut beside = Beside::of(desk.escrow.folder()).await;
     let mut found = Vec::new();
-    for table in tables {
-        let table: String = table.get("name");
-        let columns: &'static str = format!("SELECT name FROM pragma_table_info('{table}')").leak();
-        let columns = sqlx::query(columns).fetch_all(&mut beside).await.unwrap();
-        for column in columns {
-            let column: String = column.get("name");
-            for text in texts {
-                let sql: &'static str = format!(
-                    "SELECT COUNT(*) AS n FROM {table} WHERE CAST({column} AS TEXT) = '{text}'"
-                )
-                .leak();
-                let row = sqlx::query(sql).fetch_one(&mut beside).await.unwrap();
-                if row.get::<i64, _>("n") > 0 {
-                    found.push(format!("{table}.{column}"));
-                }
+    for place in beside.columns().await {
+        let (table, column) = place.split_once('.').unwrap();
+        for text in texts {
+            let sql = format!(
+                "SELECT 'here' FROM {table} WHERE CAST(\"{column}\" AS TEXT) = '{text}' LIMIT 1"
+            );
+            if !beside.texts(&sql).await.is_empty() {
+                found.push(place.clone());
             }
         }
     }
@@ -63,20 +46,14 @@ async fn found(desk: &Desk, texts: &[&str]) -> Vec<String> {
 #[tokio::test]
 async fn r2_every_table_that_names_devices_is_known_here() {
     let desk = Desk::new().await;
-    let mut beside = SqliteConnectOptions::new()
-        .filename(desk.escrow.folder().join("lockwarden.db"))
-        .read_only(true)
-        .connect()
-        .await
-        .unwrap();
-    let rows = sqlx::query(
-        "SELECT tables.name AS name FROM sqlite_master AS tables JOIN pragma_table_info(tables.name) AS columns \
-         WHERE tables.type = 'table' AND columns.name IN ('serial', 'epoch', 'operation') GROUP BY tables.name ORDER BY tables.name",
-    )
-    .fetch_all(&mut beside)
-    .await
-    .unwrap();
-    let tables: Vec<String> = rows.iter().map(|row| row.get("name")).collect();
+    let columns = Beside::of(desk.escrow.folder()).await.columns().await;
+    let mut tables: Vec<&str> = columns
+        .iter()
+        .filter_map(|place| place.split_once('.'))
+        .filter(|(_, column)| ["serial", "epoch", "operation"].contains(column))
+        .map(|(table, _)| table)
+        .collect();
+    tables.dedup();
     assert_eq!(
         tables,
         [

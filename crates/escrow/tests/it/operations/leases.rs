@@ -434,7 +434,7 @@ async fn the_pace_is_shared_by_all_workers() {
 
 #[tokio::test]
 async fn a_restart_frees_the_leases_of_the_process_before() {
-    let desk = Desk::with_codes(&[CODE_A]).await;
+    let desk = Desk::in_a_file(&[CODE_A]).await;
     desk.device_of("C02XL0GTJGH6", &[CODE_B]).await;
     let (in_flight, held) = (desk.unlock(SERIAL).await, desk.unlock("C02XL0GTJGH6").await);
     let mut first = desk.claim().await;
@@ -442,7 +442,14 @@ async fn a_restart_frees_the_leases_of_the_process_before() {
     let _second = desk.claim().await;
     desk.escrow.close().await;
 
-    let escrow = open(desk.escrow.folder(), &desk.clock, 3).await.unwrap();
+    let escrow = open_in(
+        desk.escrow.folder(),
+        escrow::Database::Embedded,
+        &desk.clock,
+        3,
+    )
+    .await
+    .unwrap();
     let permit = escrow
         .authorise(&desk.actor, &desk.organisation, "")
         .await

@@ -45,6 +45,7 @@ impl Bench {
         let random = lifecycle::random();
         let escrow = Escrow::open(Opening {
             folder: folder.path(),
+            database: escrow::Database::Embedded,
             kind: DataKind::Sandbox,
             key: Arc::new(KeyEncryptionKey::generate(&*random)),
             recovery: None,

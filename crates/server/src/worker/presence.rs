@@ -1,0 +1,106 @@
+//! Saying that this process lives, to the others on the database and to whoever looks after them; and asking devices again whose
+//! answers went to one that died.
+
+use activation_lock::asking::Trigger;
+use escrow::replicas::{BEAT, ReplicaView};
+
+use super::{Pauses, rest};
+use crate::App;
+use crate::lifecycle::Shutdown;
+
+/// Says it for the first time, before anything is sent to a device: what is asked for after that is not asked for twice.
+pub(super) async fn arrive(app: &App, shutdown: &Shutdown) {
+    let mut pauses = Pauses::new();
+    let mut may_be_lost = false;
+    loop {
+        let done = async {
+            may_be_lost |= died(app).await?;
+            // While nobody served, answers were lost too.
+            if may_be_lost || !others_served(app).await? {
+                ask_again(app).await?;
+            }
+            Ok::<(), escrow::Error>(())
+        };
+        let Err(error) = done.await else { return };
+        tracing::error!(%error, "this process cannot put on record that it lives; it is tried again");
+        if rest(&*app.clock, shutdown, pauses.next()).await {
+            return;
+        }
+    }
+}
+
+/// Says it now and then, until the server is to end.
+pub(super) async fn work(app: App, shutdown: Shutdown) {
+    let mut may_be_lost = false;
+    while !rest(&*app.clock, &shutdown, BEAT).await {
+        let done = async {
+            may_be_lost |= died(&app).await?;
+            if may_be_lost {
+                ask_again(&app).await?;
+                may_be_lost = false;
+            }
+            Ok::<(), escrow::Error>(())
+        };
+        if let Err(error) = done.await {
+            tracing::error!(%error, "this process cannot put on record that it lives; it is tried again");
+        }
+    }
+}
+
+/// Nobody sends an answer again (R8). Which were lost is not known, so those devices with a question pending are asked again, and
+/// only those; one that was set up anew meanwhile shows it in its next answer.
+async fn ask_again(app: &App) -> escrow::Result<()> {
+    let commands = app.escrow.commands();
+    commands.ask_all(None, Trigger::Downtime, false).await?;
+    Ok(())
+}
+
+/// Says that this process lives. True when others have died.
+async fn died(app: &App) -> escrow::Result<bool> {
+    let died = app.escrow.replicas().beat(&app.replica).await?;
+    if died > 0 {
+        tracing::warn!(
+            died,
+            "processes on the database have died; what was on its way to them is asked for again"
+        );
+    }
+    Ok(died > 0)
+}
+
+/// Whether another replica that lives has taken what came meanwhile.
+async fn others_served(app: &App) -> escrow::Result<bool> {
+    let all = app.escrow.replicas().list().await?;
+    let served = |other: &ReplicaView| {
+        other.is_alive
+            && other.replica.id != app.replica.id
+            && other.replica.roles.contains("serve")
+    };
+    Ok(all.iter().any(served))
+}
+
+/// Says that it ends.
+pub(super) async fn end(app: &App) {
+    if let Err(error) = app.escrow.replicas().end(&app.replica.id).await {
+        tracing::warn!(%error, "this process cannot put on record that it ends; it is soon taken for gone");
+    }
+}
+
+/// Compares the lock journal with the database whenever that was connected to anew, until the server is to end.
+pub(super) async fn watch_journal(app: App, shutdown: Shutdown) {
+    let mut pauses = Pauses::new();
+    loop {
+        let watched = tokio::select! {
+            watched = app.escrow.watch_journal() => watched,
+            () = shutdown.requested() => return,
+        };
+        match watched {
+            Ok(()) => pauses = Pauses::new(),
+            Err(error) => {
+                tracing::error!(%error, "the lock journal cannot be compared with the database; it is tried again");
+                if rest(&*app.clock, &shutdown, pauses.next()).await {
+                    return;
+                }
+            }
+        }
+    }
+}
