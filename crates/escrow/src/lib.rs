@@ -16,6 +16,7 @@ pub mod connections;
 pub mod coverage;
 mod db;
 pub mod devices;
+pub mod duties;
 pub mod enrollments;
 pub mod exports;
 pub mod keys;
@@ -261,6 +262,7 @@ impl Escrow {
                 .await?;
             self.commands().free_leases().await?;
             self.audit().free_lease().await?;
+            self.duties().free().await?;
         }
         backups::settle_copy(self).await?;
         self.locks().replay().await?;
@@ -419,7 +421,13 @@ impl Escrow {
     /// The devices that Apple's lists name.
     #[must_use]
     pub fn listing(&self) -> listing::Listings<'_> {
-        listing::Listings(self)
+        listing::Listings(self, None)
+    }
+
+    /// What one process does for all.
+    #[must_use]
+    pub fn duties(&self) -> duties::Duties<'_> {
+        duties::Duties(self)
     }
 
     /// What the Business and School Manager API knows us by.

@@ -14,6 +14,7 @@ use crate::approvals::Passed;
 use crate::business_apis::BusinessApiView;
 use crate::db::{Tx, list, params};
 use crate::devices::UNLISTED;
+use crate::duties::Held;
 use crate::ledger::{DeviceKey, Ledger};
 use crate::locks::{self, Wish};
 use crate::names::names;
@@ -182,9 +183,16 @@ pub struct Listing {
 }
 
 /// The verbs on lists. See [`Escrow::listing`].
-pub struct Listings<'a>(pub(crate) &'a Escrow);
+pub struct Listings<'a>(pub(crate) &'a Escrow, pub(crate) Option<Held>);
 
 impl Listings<'_> {
+    /// The same verbs, for a process that has the duty of reading lists: what is read is not taken in once another has it, for it may be
+    /// older than what that one has read.
+    #[must_use]
+    pub fn under(self, held: Held) -> Self {
+        Self(self.0, Some(held))
+    }
+
     /// The lists that are to be read on now, and when the next is. A list is read every `every`, and again after a failure when
     /// [`Self::put_off`] said.
     ///
@@ -281,10 +289,16 @@ impl Listings<'_> {
         page: Page,
     ) -> Result<Option<Changed>> {
         let (escrow, token, page) = (self.0.clone(), token.clone(), std::sync::Arc::new(page));
+        let held = self.1.clone();
         let changed = self
             .0
             .db
             .write("listing.page", async move |tx| {
+                if let Some(held) = &held
+                    && !held.is_still_so(tx).await?
+                {
+                    return Ok(None);
+                }
                 take_page(tx, &escrow, &token, reading, &page).await
             })
             .await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use activation_lock::time::{DAY, Timestamp};
 
 use crate::db::{Fault, Row, params, program_version};
-use crate::{Escrow, Result};
+use crate::{Escrow, Result, duties};
 
 /// The file that names a data folder.
 const NODE: &str = "node";
@@ -118,6 +118,9 @@ impl Replicas<'_> {
                         params![now, replica.id.as_str(), replica.node.as_str(), now.minus(ALIVE)],
                     )
                     .await?;
+                if died > 0 {
+                    duties::free_of_ended(tx).await?;
+                }
                 tx.execute(
                     "DELETE FROM replicas WHERE seen_at < $1",
                     params![now.minus(DAY)],
@@ -158,7 +161,7 @@ impl Replicas<'_> {
                     params![id.as_str(), now],
                 )
                 .await?;
-                Ok(())
+                duties::free_of_ended(tx).await
             })
             .await
     }

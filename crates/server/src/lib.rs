@@ -51,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) replica: Replica,
     /// It is going to end: nobody new should come.
     pub(crate) leaving: AtomicBool,
+    /// Something could be kept in the vault when that was last tried.
+    pub(crate) keeps: AtomicBool,
     pub(crate) metrics: telemetry::Metrics,
     /// Apple's services, as our credentials see them.
     pub(crate) services: services::Services,
@@ -94,6 +96,7 @@ impl App {
             replica: lifecycle::replica(&escrow, &*random, &settings)
                 .expect("a test has its folder"),
             leaving: AtomicBool::new(false),
+            keeps: AtomicBool::new(true),
             services: services::Services::new(&escrow, &random, &settings),
             clock: escrow.clock(),
             machine_clock,

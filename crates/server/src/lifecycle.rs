@@ -190,6 +190,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         random: setup.random,
         replica,
         leaving: AtomicBool::new(false),
+        keeps: AtomicBool::new(true),
         metrics: telemetry::Metrics::new(),
         mdm,
         hooks: http::hooks::Hooks::default(),

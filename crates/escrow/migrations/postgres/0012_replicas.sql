@@ -16,3 +16,11 @@ CREATE TABLE replicas (
   seen_at        BIGINT NOT NULL,
   ended_at       BIGINT
 );
+
+-- What one process does for all, and which has it now.
+CREATE TABLE duties (
+  name         TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+  holder       TEXT COLLATE "C" NOT NULL,
+  fence        BIGINT NOT NULL,
+  leased_until BIGINT NOT NULL
+);

@@ -16,3 +16,11 @@ CREATE TABLE replicas (
   seen_at        INTEGER NOT NULL,
   ended_at       INTEGER
 ) STRICT, WITHOUT ROWID;
+
+-- What one process does for all, and which has it now.
+CREATE TABLE duties (
+  name         TEXT NOT NULL PRIMARY KEY,
+  holder       TEXT NOT NULL,
+  fence        INTEGER NOT NULL,
+  leased_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -33,6 +33,15 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
         )
         .into_response();
     }
+    if !app.keeps.load(Ordering::Relaxed) {
+        return Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not-ready",
+            "The vault cannot keep anything now",
+            "The log says why: its disk may be full or read-only. Webhooks are refused until it can; it is tried again all the time.",
+        )
+        .into_response();
+    }
     let looked = async {
         app.escrow.operations().queue(Kind::Unlock).await?;
         app.escrow.live_settings().await

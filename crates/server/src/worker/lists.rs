@@ -6,6 +6,7 @@ use std::time::Duration;
 use activation_lock::time::DAY;
 use apple::dep::{DepDevice, DepError, DepService, DevicePage, OpType};
 use escrow::business_apis::BusinessApiView;
+use escrow::duties::{Duty, Held};
 use escrow::listing::{Job, Line, Listed, OrgDevice, Page, Reading};
 use escrow::server_tokens::{Problem, ServerTokenView};
 
@@ -52,6 +53,9 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
 }
 
 async fn look(app: &App, shutdown: &Shutdown) -> escrow::Result<Duration> {
+    if hold(app).await?.is_none() {
+        return Ok(LOOK);
+    }
     let listing = app.escrow.listing();
     let (due, _) = listing.due(app.settings.list_every).await?;
     for job in due {
@@ -75,6 +79,11 @@ async fn look(app: &App, shutdown: &Shutdown) -> escrow::Result<Duration> {
         }
     }
     Ok(next.map_or(LOOK, |at| wait_until(app.now(), at).min(LOOK)))
+}
+
+/// Another process may read the lists.
+async fn hold(app: &App) -> escrow::Result<Option<Held>> {
+    app.escrow.duties().hold(Duty::Lists, &app.replica.id).await
 }
 
 /// Reads the list of one server on, until its end.
@@ -117,6 +126,10 @@ async fn read(app: &App, shutdown: &Shutdown, job: Job) -> escrow::Result<()> {
         if shutdown.is_requested() {
             return Ok(());
         }
+        let Some(held) = hold(app).await? else {
+            return Ok(());
+        };
+        let listing = app.escrow.listing().under(held);
         let page = match ask(app, &service, reading, cursor.as_deref()).await {
             Ok(page) => page,
             // Once a turn, and not where no cursor was sent: a server that takes none is not asked for ever.

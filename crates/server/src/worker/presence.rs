@@ -1,12 +1,18 @@
 //! Saying that this process lives, to the others on the database and to whoever looks after them; and asking devices again whose
 //! answers went to one that died.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use activation_lock::asking::Trigger;
 use escrow::replicas::{BEAT, ReplicaView};
 
 use super::{Pauses, rest};
 use crate::App;
 use crate::lifecycle::Shutdown;
+
+/// When nothing could be kept, it is tried again so soon.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Says it for the first time, before anything is sent to a device: what is asked for after that is not asked for twice.
 pub(super) async fn arrive(app: &App, shutdown: &Shutdown) {
@@ -32,7 +38,8 @@ pub(super) async fn arrive(app: &App, shutdown: &Shutdown) {
 /// Says it now and then, until the server is to end.
 pub(super) async fn work(app: App, shutdown: Shutdown) {
     let mut may_be_lost = false;
-    while !rest(&*app.clock, &shutdown, BEAT).await {
+    let mut pause = BEAT;
+    while !rest(&*app.clock, &shutdown, pause).await {
         let done = async {
             may_be_lost |= died(&app).await?;
             if may_be_lost {
@@ -41,8 +48,11 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
             }
             Ok::<(), escrow::Error>(())
         };
-        if let Err(error) = done.await {
-            tracing::error!(%error, "this process cannot put on record that it lives; it is tried again");
+        let done = done.await;
+        app.keeps.store(done.is_ok(), Ordering::Relaxed);
+        pause = if done.is_ok() { BEAT } else { AGAIN };
+        if let Err(error) = done {
+            tracing::error!(%error, "nothing can be kept in the vault now, not even that this process lives; it is tried again");
         }
     }
 }

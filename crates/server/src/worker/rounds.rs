@@ -5,6 +5,7 @@ use std::time::Duration;
 use activation_lock::time::{DAY, Timestamp};
 use apple::dep::token::TokenExpiry;
 use apple::push_certificate::WARNING;
+use escrow::duties::Duty;
 
 use super::wait_until;
 use crate::App;
@@ -72,6 +73,12 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
             if !round.is_due(app.now()) {
                 continue;
             }
+            // What is only logged is logged by each.
+            let is_ours = round.task == Task::WatchCertificates || is_ours(&app).await;
+            if !is_ours {
+                round.due = app.now().plus(MINUTE);
+                continue;
+            }
             if let Err(error) = perform(round.task, &app, &shutdown).await {
                 tracing::error!(%error, task = ?round.task, "a task of the house failed; it is done again in its next round");
             }
@@ -83,6 +90,18 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
             () = app.clock.sleep(next.unwrap_or(MINUTE)) => {}
             () = app.escrow.asks_woken() => rounds[0].due = app.now(),
             () = shutdown.requested() => {}
+        }
+    }
+}
+
+/// Whether this process goes round for all.
+async fn is_ours(app: &App) -> bool {
+    let duties = app.escrow.duties();
+    match duties.hold(Duty::Rounds, &app.replica.id).await {
+        Ok(held) => held.is_some(),
+        Err(error) => {
+            tracing::error!(%error, "who goes round cannot be found out; it is tried again");
+            false
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use activation_lock::device::SerialNumber;
 use apple::business_manager::{BusinessError, StatusAnswer};
 use escrow::business_apis::BusinessApiView;
+use escrow::duties::Duty;
 use escrow::lock_statuses::Reading;
 use escrow::permit::OrganisationId;
 
@@ -48,6 +49,14 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
 
 /// Reads a batch. Gives how long it is until there is more to do; `None` when there is at once.
 async fn look(app: &App, shutdown: &Shutdown) -> escrow::Result<Option<Duration>> {
+    let duties = app.escrow.duties();
+    if duties
+        .hold(Duty::Statuses, &app.replica.id)
+        .await?
+        .is_none()
+    {
+        return Ok(Some(LOOK));
+    }
     let statuses = app.escrow.lock_statuses();
     let (due, next) = statuses.due(BATCH).await?;
     if due.is_empty() {
@@ -56,7 +65,11 @@ async fn look(app: &App, shutdown: &Shutdown) -> escrow::Result<Option<Duration>
     }
     let mut left_alone: Option<OrganisationId> = None;
     for device in due {
-        if shutdown.is_requested() {
+        let is_ours = duties
+            .hold(Duty::Statuses, &app.replica.id)
+            .await?
+            .is_some();
+        if shutdown.is_requested() || !is_ours {
             return Ok(Some(LOOK));
         }
         if left_alone.as_ref() == Some(&device.organisation) {

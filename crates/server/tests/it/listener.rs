@@ -52,3 +52,74 @@ async fn who_sends_nothing_more_is_hung_up_on() {
     assert!(said.starts_with("HTTP/1.1 408 "));
     assert!(said.contains("urn:lockwarden:problem:too-slow"));
 }
+
+/// The status of an answer to a request that ends its connection.
+async fn status_of(stage: &Stage, request: &str) -> String {
+    let said = said_to(stage, request).await;
+    said.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn heads_without_end_are_refused_and_others_are_served() {
+    let stage = Stage::new().await;
+    let many: String = (0..200)
+        .map(|number| format!("x-{number}: y\r\n"))
+        .collect();
+    let long = format!("x: {}\r\n", "y".repeat(1024 * 1024));
+    for flood in [many, long] {
+        let request =
+            format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{flood}connection: close\r\n\r\n");
+        let status = status_of(&stage, &request).await;
+        // Whoever floods may not even be told.
+        assert!(["431", "400", ""].contains(&status.as_str()), "{status}");
+    }
+    let well = "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    assert_eq!(status_of(&stage, well).await, "200");
+}
+
+#[tokio::test]
+async fn a_body_nested_without_end_is_a_bad_request() {
+    let stage = Stage::new().await;
+    let token = stage.token(&["unlock"]).await;
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let body = format!("{}1{}", open.repeat(20_000), close.repeat(20_000));
+        for path in ["/v1/devices/SIMTEST00001/unlock", "/v1/bypass-codes"] {
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            let status = status_of(&stage, &request).await;
+            assert!(
+                ["400", "413", "422"].contains(&status.as_str()),
+                "{path}: {status}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_trick_with_a_path_reaches_anything() {
+    let stage = Stage::new().await;
+    for path in [
+        "/v1/../v1/devices",
+        "/v1/devices/../../etc/passwd",
+        "/v1/devices/%2e%2e/%2e%2e/etc/passwd",
+        "//v1/devices",
+        "/v1//devices",
+        "/v1/devices/",
+        "/v1/devices%00",
+        "/V1/devices",
+        "/v1/hooks/..%2f..%2fdevices",
+        "/v1/devices;jsessionid=1",
+        "/.git/config",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let status = status_of(&stage, &request).await;
+        // Without a token nothing is shown, and what is no route is none.
+        assert!(
+            ["400", "401", "404", "405"].contains(&status.as_str()),
+            "{path}: {status}"
+        );
+    }
+}

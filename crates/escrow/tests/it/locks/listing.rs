@@ -1,6 +1,7 @@
 //! Apple's lists: what they make known, what their silence means, and locks that follow from them (R20, T28).
 
 use escrow::coverage::CoverageState;
+use escrow::duties::{Duty, LEASE};
 use escrow::listing::{AUTOMATIC_LOCKS_AN_HOUR, Changed, Line, Listed, OrgDevice, Page, Reading};
 
 use super::*;
@@ -324,4 +325,31 @@ async fn t28_that_the_organisation_still_has_a_device_does_not_bring_it_back_to_
         desk.device(SERIAL).await.summary.suspect.as_deref(),
         Some("unlisted")
     );
+}
+
+#[tokio::test]
+async fn r20_what_a_process_read_that_lost_the_duty_is_not_taken_in() {
+    let desk = Desk::new().await;
+    let duties = desk.escrow.duties();
+    let hold = async |process| duties.hold(Duty::Lists, process).await.unwrap();
+    let first = hold("one").await.expect("nobody had it");
+    assert!(hold("two").await.is_none());
+    desk.clock.advance(LEASE - Duration::from_secs(1));
+    assert!(hold("two").await.is_none());
+    assert!(hold("one").await.is_some(), "its holder goes on with it");
+    desk.clock.advance(LEASE + Duration::from_secs(1));
+    let second = hold("two").await.expect("the first one was silent");
+    let listing = || desk.escrow.listing();
+    listing().begin_whole(&desk.token).await.unwrap();
+    let read = || page(vec![line("LISTED000001")], false);
+    let stale = listing().under(first);
+    let taken = stale.page(&desk.token, Reading::Whole, read()).await;
+    assert!(taken.unwrap().is_none());
+    assert!(desk.find("LISTED000001").await.is_none());
+    let taken = listing()
+        .under(second)
+        .page(&desk.token, Reading::Whole, read())
+        .await;
+    assert!(taken.unwrap().is_some());
+    assert!(desk.find("LISTED000001").await.is_some());
 }
