@@ -24,5 +24,4 @@ mod sandbox;
 mod setup;
 mod sim_apple;
 mod support;
-mod survival;
 mod tidy;
