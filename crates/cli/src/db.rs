@@ -162,14 +162,19 @@ async fn copy(args: &CopyArgs, voice: Voice) -> Outcome {
 async fn status(config: &ConfigArgs, voice: Voice) -> Outcome {
     let config = config.read()?;
     let database = local::database(&config)?;
-    let found = Escrow::status(&config.data.folder, database, &*server::lifecycle::clock())
-        .await
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let found = Escrow::status(
+        &config.data.folder,
+        database.clone(),
+        &*server::lifecycle::clock(),
+    )
+    .await
+    .map_err(|error| Failure::new(error.to_string()))?;
     let Some(status) = found else {
-        return Err(
-            Failure::new(format!("there is no vault in {}", local::place(&config)))
-                .hint("`lockwarden init` makes one"),
-        );
+        return Err(Failure::new(format!(
+            "there is no vault in {}",
+            database.place(&config.data.folder)
+        ))
+        .hint("`lockwarden init` makes one"));
     };
     let value = value(&status);
     let replicas = value["replicas"].as_array().cloned().unwrap_or_default();

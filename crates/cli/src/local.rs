@@ -114,14 +114,6 @@ pub(crate) fn database_in(file: Option<&Path>) -> Result<Database, Failure> {
         .map_err(|error| Failure::new(error.to_string()))
 }
 
-/// Where the vault is, in words.
-pub(crate) fn place(config: &Config) -> String {
-    match config.database() {
-        Ok(Database::Postgres(address)) => address.to_string(),
-        _ => config.data.folder.display().to_string(),
-    }
-}
-
 /// Looks into the vault of a configuration, beside a running server too. Nothing can be changed.
 ///
 /// # Errors
@@ -141,7 +133,7 @@ pub(crate) async fn look(config: &Config, voice: Voice) -> Result<Escrow, Failur
         }
         None => {
             return Err(
-                Failure::new(format!("there is no vault in {}", place(config)))
+                Failure::new(format!("there is no vault in {}", database.place(folder)))
                     .hint("`lockwarden init` makes one"),
             );
         }

@@ -34,7 +34,7 @@ mod value;
 pub(crate) mod tests;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use activation_lock::time::Timestamp;
 use seal::Random;
@@ -88,20 +88,11 @@ pub(crate) struct Opening<'a> {
     pub(crate) random: Arc<dyn Random>,
 }
 
-impl Opening<'_> {
-    fn place(&self) -> Place {
-        Place {
-            folder: self.folder.to_owned(),
-            database: self.database.clone(),
-        }
-    }
-}
-
 impl Db {
     /// Opens the database of a data folder, making both when they are not there, and brings its schema up to date. The
     /// folder is locked until every copy is dropped or [`close`](Self::close) has returned.
     pub(crate) async fn open(opening: Opening<'_>) -> std::result::Result<Self, OpenError> {
-        let place = opening.place();
+        let place = Place::new(opening.folder, opening.database);
         let folder = Arc::new(Folder::lock(opening.folder, !place.is_shared())?);
         let mut connection = place.connect(Access::Write).await?;
         if let Some(now) = connection.server_time().await? {
@@ -149,7 +140,7 @@ impl Db {
     /// Looks into the database of a folder, beside the process that holds it, if one does. Nothing can be written: every
     /// [`write`](Self::write) answers that the database is closed.
     pub(crate) async fn look(opening: Opening<'_>) -> std::result::Result<Self, OpenError> {
-        let place = opening.place();
+        let place = Place::new(opening.folder, opening.database);
         let mut connection = place.connect(Access::Read).await?;
         let may = schema::may_use(&mut connection, opening.folder, opening.kind).await;
         connection.close().await;
@@ -180,10 +171,7 @@ impl Db {
         database: Database,
         now: Timestamp,
     ) -> std::result::Result<Option<Status>, OpenError> {
-        let place = Place {
-            folder: folder.to_owned(),
-            database,
-        };
+        let place = Place::new(folder, database);
         if !place.is_shared() && !Folder::database(folder).exists() {
             return Ok(None);
         }
@@ -210,11 +198,14 @@ impl Db {
 
     /// Tells other processes that share the database.
     pub(crate) fn tell(&self, word: &'static str) {
-        let news = self.0.news.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(news) = &*news {
+        if let Some(news) = &*self.news() {
             // Who carries word is gone with the database.
             let _ = news.send(word);
         }
+    }
+
+    fn news(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<&'static str>>> {
+        self.0.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is told of other processes.
@@ -270,8 +261,8 @@ impl Db {
 
     /// Ends it: waits for the verbs in line, closes the connections and unlocks the folder. Later verbs are refused.
     pub(crate) async fn close(&self) {
-        let news = self.0.news.lock().map(|mut news| news.take());
-        drop(news);
+        // Nothing more is told; what was is still sent.
+        self.news().take();
         for lane in [&self.0.readers, &self.0.writer] {
             let (closed, done) = oneshot::channel();
             if lane.send(Message::Close(closed)).await.is_ok() {
@@ -305,7 +296,8 @@ pub(crate) async fn copy_to_server(
     now: Timestamp,
     progress: impl FnMut(Copied),
 ) -> std::result::Result<Copied, OpenError> {
-    let (from, to) = (Place::of(folder), Place::at(folder, server));
+    let from = Place::new(folder, Database::Embedded);
+    let to = Place::new(folder, Database::Postgres(server.clone()));
     let copied = copy_between(&from, &to, now, progress).await?;
     // With the last connection that may write, the write-ahead log moves into the file.
     from.connect(Access::Write).await?.close().await;
@@ -319,7 +311,8 @@ pub(crate) async fn copy_to_folder(
     now: Timestamp,
     progress: impl FnMut(Copied),
 ) -> std::result::Result<Copied, OpenError> {
-    let (from, to) = (Place::at(folder, server), Place::of(folder));
+    let from = Place::new(folder, Database::Postgres(server.clone()));
+    let to = Place::new(folder, Database::Embedded);
     copy_between(&from, &to, now, progress).await
 }
 

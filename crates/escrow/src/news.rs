@@ -1,7 +1,5 @@
 //! Word that there may be something to do: to whoever waits for it in this process, and in every other that shares the database.
 
-use std::time::Duration;
-
 use tokio::sync::{Notify, watch};
 
 use crate::Escrow;
@@ -170,6 +168,3 @@ impl Escrow {
         self.shared.waits.connections.subscribe()
     }
 }
-
-/// How long word is gathered before it goes out: what is woken for many reasons is told once.
-pub(crate) const GATHER: Duration = Duration::from_millis(10);

@@ -123,7 +123,7 @@ pub async fn examine(
         found.extend(unproven(address));
     }
     let is_on_server = matches!(database, Database::Postgres(_));
-    let place = named(folder, &database);
+    let place = database.place(folder);
     let status = match Escrow::status(folder, database.clone(), &*clock).await {
         Ok(Some(status)) => status,
         Ok(None) => {
@@ -215,14 +215,6 @@ fn listener(settings: &Settings, found: &mut Vec<Finding>) {
             "give certificate_file and key_file under [listen], or listen on 127.0.0.1",
         ),
     });
-}
-
-/// A database, in words.
-fn named(folder: &Path, database: &Database) -> String {
-    match database {
-        Database::Embedded => folder.display().to_string(),
-        Database::Postgres(address) => address.to_string(),
-    }
 }
 
 fn unproven(address: &PostgresAddress) -> Option<Finding> {

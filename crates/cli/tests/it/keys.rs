@@ -16,15 +16,14 @@ use seal::{KeyEncryptionKey, Purpose};
 use serde_json::{Value, json};
 
 use crate::installation::{Installation, Server};
-use crate::support::{command, file, finish, wait_for};
+use crate::support::{amount, command, file, finish, wait_for};
 
 /// A published vector, used as everybody's code.
 const CODE: &str = "000H4-0R40M-30F2-0918-5HR3-8F17";
 
 /// How many codes are sealed anew; `scripts/long` asks for more.
 fn codes() -> usize {
-    let asked = std::env::var("LOCKWARDEN_CODES").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(5_000)
+    amount("LOCKWARDEN_CODES", 5_000) as usize
 }
 
 fn serial(number: usize) -> String {

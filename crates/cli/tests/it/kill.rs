@@ -11,14 +11,11 @@ use sim::nanomdm::Delivery;
 use sim::{Device, Fault, Kind};
 
 use crate::installation::{Installation, Server};
-use crate::support::wait_for;
+use crate::support::{amount, wait_for};
 
 /// How often the server is killed; `scripts/long` asks for more.
 fn kills() -> u32 {
-    std::env::var("LOCKWARDEN_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(50)
+    amount("LOCKWARDEN_KILLS", 50)
 }
 
 /// An unlock that the server said is queued.

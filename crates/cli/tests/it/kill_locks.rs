@@ -6,14 +6,11 @@ use sim::dep::{DepDevice, DepToken};
 use sim::{AppleDevice, Fault, Gate, LockKind};
 
 use crate::installation::{Installation, Server};
-use crate::support::wait_for;
+use crate::support::{amount, wait_for};
 
 /// How often the server is killed; `scripts/long` asks for more.
 fn kills() -> u32 {
-    std::env::var("LOCKWARDEN_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(50)
+    amount("LOCKWARDEN_KILLS", 50)
 }
 
 const LOCK: &str = "/device/activationlock";

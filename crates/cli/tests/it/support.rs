@@ -77,6 +77,14 @@ pub(crate) fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+/// How much of something a test does: as much as a variable of the environment says, for `scripts/long` asks for more.
+pub(crate) fn amount(variable: &str, otherwise: u32) -> u32 {
+    let asked = std::env::var(variable).ok();
+    asked
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
+}
+
 /// How long a test waits for anything before it fails: other people's machines are slower and busier.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 

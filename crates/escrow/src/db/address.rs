@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 use sqlx::ConnectOptions as _;
@@ -20,6 +21,17 @@ pub enum Database {
     Embedded,
     /// PostgreSQL. Any number of replicas share it, each with a data folder of its own.
     Postgres(PostgresAddress),
+}
+
+impl Database {
+    /// Where it is, in words; `folder` is the data folder.
+    #[must_use]
+    pub fn place(&self, folder: &Path) -> String {
+        match self {
+            Self::Embedded => folder.display().to_string(),
+            Self::Postgres(address) => address.to_string(),
+        }
+    }
 }
 
 /// A PostgreSQL database: `postgres://user:password@host:port/database?sslmode=verify-full`. With several hosts, separated by commas,

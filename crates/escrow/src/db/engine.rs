@@ -4,12 +4,15 @@ mod postgres;
 mod sqlite;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use activation_lock::time::Timestamp;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr, SqliteConnection};
+use sqlx::{
+    AssertSqlSafe, Column as _, Connection as _, PgConnection, SqlSafeStr, SqliteConnection,
+};
 
-use super::address::{Database, PostgresAddress};
+use super::address::Database;
 use super::value::{Row, Value, params};
 use super::{Fault, Folder, copy};
 
@@ -37,19 +40,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// In a folder.
-    pub(super) fn of(folder: &Path) -> Self {
+    /// A database; the folder is that of the process, and the embedded one is in it.
+    pub(super) fn new(folder: &Path, database: Database) -> Self {
         Self {
             folder: folder.to_owned(),
-            database: Database::Embedded,
-        }
-    }
-
-    /// On a server; the folder is that of the process.
-    pub(super) fn at(folder: &Path, server: &PostgresAddress) -> Self {
-        Self {
-            folder: folder.to_owned(),
-            database: Database::Postgres(server.clone()),
+            database,
         }
     }
 
@@ -348,6 +343,27 @@ impl Connection {
             fault
         })
     }
+}
+
+/// At most so many rows of either engine, each value read by `value`.
+fn rows_of<R: sqlx::Row>(
+    rows: &[R],
+    most: usize,
+    value: impl Fn(&R, usize) -> Result<Value, sqlx::Error>,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let Some(first) = rows.first() else {
+        return Ok(Vec::new());
+    };
+    let names = first
+        .columns()
+        .iter()
+        .map(|column| column.name().to_owned());
+    let columns: Arc<[String]> = names.collect();
+    let row = |row: &R| {
+        let values = (0..columns.len()).map(|index| value(row, index));
+        Ok(Row::new(columns.clone(), values.collect::<Result<_, _>>()?))
+    };
+    rows.iter().take(most).map(row).collect()
 }
 
 /// A server that does not answer in time is taken for gone.

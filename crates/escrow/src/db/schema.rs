@@ -269,10 +269,7 @@ mod tests {
     async fn who_read_the_record_before_it_had_a_permission_of_its_own_still_does() {
         let folder = tempfile::tempdir().unwrap();
         let locked = Folder::lock(folder.path(), true).unwrap();
-        let place = Place {
-            folder: folder.path().to_owned(),
-            database: Database::Embedded,
-        };
+        let place = Place::new(folder.path(), Database::Embedded);
         let mut connection = place.connect(Access::Write).await.unwrap();
         for migration in &MIGRATIONS[..4] {
             apply(&mut connection, migration, "sandbox", START)

@@ -134,16 +134,19 @@ async fn r4_a_server_that_is_killed_and_comes_back_loses_nothing_and_repeats_not
         )
         .unwrap();
     assert_eq!(rows, "0");
-    assert!(
-        vault
-            .escrow
-            .audit()
-            .verifier()
-            .record()
-            .await
-            .unwrap()
-            .is_none()
+    assert!(vault.record_is_whole().await);
+}
+
+/// Waits until a standby has everything that its primary has kept so far.
+pub(crate) async fn is_followed(primary: &Postgres, standby: &Postgres) {
+    let here = primary.sql("postgres", "SELECT pg_current_wal_flush_lsn()");
+    let there = format!(
+        "SELECT pg_last_wal_replay_lsn() >= '{}'::pg_lsn",
+        here.unwrap()
     );
+    while standby.sql("postgres", &there).unwrap() != "t" {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -161,13 +164,7 @@ async fn a_standby_that_takes_over_is_gone_on_with() {
     let found = async || vault.escrow.live_settings().await.unwrap().weaknesses();
     let expected = [Weakness::Fsync, Weakness::AsynchronousStandby];
     in_time(async { while found().await != expected {} }).await;
-    let there = primary
-        .sql("postgres", "SELECT pg_current_wal_lsn()")
-        .unwrap();
-    let is_there = format!("SELECT pg_last_wal_replay_lsn() >= '{there}'::pg_lsn");
-    while standby.sql("postgres", &is_there).unwrap() != "t" {
-        tokio::task::yield_now().await;
-    }
+    is_followed(&primary, &standby).await;
     primary.kill().unwrap();
     standby.promote().unwrap();
     vault.type_code("SERIAL000002", CODE_B).await;

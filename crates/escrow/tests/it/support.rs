@@ -197,6 +197,12 @@ impl Vault {
         digest
     }
 
+    /// Whether the audit record is whole.
+    pub(crate) async fn record_is_whole(&self) -> bool {
+        let mut verifier = self.escrow.audit().verifier();
+        verifier.record().await.unwrap().is_none()
+    }
+
     pub(crate) async fn find(&self, serial: &str) -> Option<DeviceView> {
         let serial: SerialNumber = serial.parse().unwrap();
         let permit = self.permit(serial.as_str()).await;

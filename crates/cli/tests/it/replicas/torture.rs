@@ -10,14 +10,9 @@ use sim::Device;
 
 use super::*;
 use crate::kill::{Asked, acknowledged_codes_are_held, ask, ended_truly, live, slow_apple};
+use crate::support::amount;
 
 const REPLICAS: usize = 3;
-
-/// A number that the environment gives; `scripts/long` asks for more than the ordinary test.
-fn given(name: &str, otherwise: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
 
 struct Field {
     place: Installation,
@@ -84,14 +79,14 @@ impl Field {
 
 #[test]
 fn r4_r14_r16_blows_at_random_lose_nothing_and_claim_nothing() {
-    let blows = given("LOCKWARDEN_BLOWS", 20);
+    let blows = amount("LOCKWARDEN_BLOWS", 20);
     let place = Installation::on_a_database_server();
     // What a dead process held is free again soon.
     place.with_short_calls();
     let balancer = Balancer::start(&place.runtime);
     place.hook(&balancer.url());
     let mut field = Field {
-        rng: ChaCha20Rng::seed_from_u64(given("LOCKWARDEN_SEED", 5)),
+        rng: ChaCha20Rng::seed_from_u64(amount("LOCKWARDEN_SEED", 5).into()),
         place,
         balancer,
         replicas: (0..REPLICAS).map(|_| None).collect(),
@@ -127,7 +122,7 @@ fn r4_r14_r16_blows_at_random_lose_nothing_and_claim_nothing() {
     for asked in &asked {
         ended_truly(place, &front, asked);
     }
-    assert!(asked.len() as u64 >= blows / 2, "{} unlocks", asked.len());
+    assert!(asked.len() as u32 >= blows / 2, "{} unlocks", asked.len());
     // Whoever sealed the record may have been killed; after half a minute another does.
     let verify = || local(place, &["audit", "verify", "--json"]).json();
     wait_for("the record to be sealed", || {

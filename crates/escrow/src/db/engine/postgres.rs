@@ -1,16 +1,15 @@
 //! PostgreSQL: how connections are made and statements run. Knows sqlx's types for it, and nobody else does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Column as _, ConnectOptions as _, PgConnection, Postgres, Row as _, SqlSafeStr};
+use sqlx::{ConnectOptions as _, PgConnection, Postgres, Row as _, SqlSafeStr};
 use sqlx::{TypeInfo as _, ValueRef as _};
 
 use super::super::address::PostgresAddress;
 use super::super::value::{Kind, Row, Value};
-use super::{Access, Trouble};
+use super::{Access, Trouble, rows_of};
 
 /// How long a server may take to let us in.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -148,7 +147,7 @@ pub(super) async fn fetch(
     most: usize,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = query(sql, params).fetch_all(connection).await?;
-    rows_of(&rows, most)
+    rows_of(&rows, most, value)
 }
 
 /// The rows of a script of statements without parameters.
@@ -157,22 +156,7 @@ pub(super) async fn script(
     sql: &'static str,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = sqlx::raw_sql(sql).fetch_all(connection).await?;
-    rows_of(&rows, usize::MAX)
-}
-
-fn rows_of(rows: &[PgRow], most: usize) -> Result<Vec<Row>, sqlx::Error> {
-    let Some(first) = rows.first() else {
-        return Ok(Vec::new());
-    };
-    let columns = first
-        .columns()
-        .iter()
-        .map(|column| column.name().to_owned())
-        .collect();
-    rows.iter()
-        .take(most)
-        .map(|row| convert(&columns, row))
-        .collect()
+    rows_of(&rows, usize::MAX, value)
 }
 
 /// Values are told by their kind, so that a statement is prepared for the same types whether there are values or not.
@@ -193,33 +177,28 @@ fn query(sql: impl SqlSafeStr, params: Vec<Value>) -> Query<'static, Postgres, P
         })
 }
 
-fn convert(columns: &Arc<[String]>, row: &PgRow) -> Result<Row, sqlx::Error> {
-    let value = |index: usize| -> Result<Value, sqlx::Error> {
-        let raw = row.try_get_raw(index)?;
-        let kind = raw.type_info();
-        let kind = kind.name();
-        if raw.is_null() {
-            return Ok(Value::Null(match kind {
-                "BYTEA" => Kind::Blob,
-                "TEXT" => Kind::Text,
-                "FLOAT8" => Kind::Real,
-                _ => Kind::Int,
-            }));
+fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(index)?;
+    let kind = raw.type_info();
+    let kind = kind.name();
+    if raw.is_null() {
+        return Ok(Value::Null(match kind {
+            "BYTEA" => Kind::Blob,
+            "TEXT" => Kind::Text,
+            "FLOAT8" => Kind::Real,
+            _ => Kind::Int,
+        }));
+    }
+    Ok(match kind {
+        "INT8" => Value::Int(row.try_get_unchecked(index)?),
+        "INT4" => Value::Int(row.try_get_unchecked::<i32, _>(index)?.into()),
+        "BOOL" => Value::Int(row.try_get_unchecked::<bool, _>(index)?.into()),
+        "FLOAT8" => Value::Real(row.try_get_unchecked(index)?),
+        "TEXT" | "VARCHAR" | "NAME" => Value::Text(row.try_get_unchecked(index)?),
+        "BYTEA" => Value::Blob(row.try_get_unchecked(index)?),
+        other => {
+            let what = format!("a column of type {other}");
+            return Err(sqlx::Error::Decode(what.into()));
         }
-        Ok(match kind {
-            "INT8" => Value::Int(row.try_get_unchecked(index)?),
-            "INT4" => Value::Int(row.try_get_unchecked::<i32, _>(index)?.into()),
-            "BOOL" => Value::Int(row.try_get_unchecked::<bool, _>(index)?.into()),
-            "FLOAT8" => Value::Real(row.try_get_unchecked(index)?),
-            "TEXT" | "VARCHAR" | "NAME" => Value::Text(row.try_get_unchecked(index)?),
-            "BYTEA" => Value::Blob(row.try_get_unchecked(index)?),
-            other => {
-                return Err(sqlx::Error::Decode(
-                    format!("a column of type {other}").into(),
-                ));
-            }
-        })
-    };
-    let values = (0..columns.len()).map(value).collect::<Result<_, _>>()?;
-    Ok(Row::new(columns.clone(), values))
+    })
 }

@@ -1,18 +1,17 @@
 //! SQLite: how connections are made and statements run. Knows sqlx's types for it, and nobody else does.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::query::Query;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Column as _, ConnectOptions as _, Row as _, SqlSafeStr, Sqlite, SqliteConnection};
+use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr, Sqlite, SqliteConnection};
 use sqlx::{TypeInfo as _, ValueRef as _};
 
 use super::super::value::{Kind, Row, Value};
-use super::Access;
+use super::{Access, rows_of};
 
 fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
@@ -78,14 +77,7 @@ pub(super) async fn fetch(
     most: usize,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = query(sql, params).fetch_all(connection).await?;
-    let Some(first) = rows.first() else {
-        return Ok(Vec::new());
-    };
-    let columns = columns(first);
-    rows.iter()
-        .take(most)
-        .map(|row| convert(&columns, row))
-        .collect()
+    rows_of(&rows, most, value)
 }
 
 fn query(sql: impl SqlSafeStr, params: Vec<Value>) -> Query<'static, Sqlite, SqliteArguments> {
@@ -100,32 +92,21 @@ fn query(sql: impl SqlSafeStr, params: Vec<Value>) -> Query<'static, Sqlite, Sql
         })
 }
 
-fn columns(row: &SqliteRow) -> Arc<[String]> {
-    row.columns()
-        .iter()
-        .map(|column| column.name().to_owned())
-        .collect()
-}
-
-fn convert(columns: &Arc<[String]>, row: &SqliteRow) -> Result<Row, sqlx::Error> {
-    let value = |index| -> Result<Value, sqlx::Error> {
-        let raw = row.try_get_raw(index)?;
-        let kind = match raw.type_info().name() {
-            "INTEGER" => Kind::Int,
-            "REAL" => Kind::Real,
-            "TEXT" => Kind::Text,
-            _ => Kind::Blob,
-        };
-        if raw.is_null() {
-            return Ok(Value::Null(kind));
-        }
-        Ok(match kind {
-            Kind::Int => Value::Int(row.try_get_unchecked(index)?),
-            Kind::Real => Value::Real(row.try_get_unchecked(index)?),
-            Kind::Text => Value::Text(row.try_get_unchecked(index)?),
-            Kind::Blob => Value::Blob(row.try_get_unchecked(index)?),
-        })
+fn value(row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(index)?;
+    let kind = match raw.type_info().name() {
+        "INTEGER" => Kind::Int,
+        "REAL" => Kind::Real,
+        "TEXT" => Kind::Text,
+        _ => Kind::Blob,
     };
-    let values = (0..columns.len()).map(value).collect::<Result<_, _>>()?;
-    Ok(Row::new(columns.clone(), values))
+    if raw.is_null() {
+        return Ok(Value::Null(kind));
+    }
+    Ok(match kind {
+        Kind::Int => Value::Int(row.try_get_unchecked(index)?),
+        Kind::Real => Value::Real(row.try_get_unchecked(index)?),
+        Kind::Text => Value::Text(row.try_get_unchecked(index)?),
+        Kind::Blob => Value::Blob(row.try_get_unchecked(index)?),
+    })
 }

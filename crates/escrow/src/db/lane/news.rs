@@ -11,8 +11,9 @@ use super::{Common, Message, Waiting, pause};
 use crate::clock::Clock as _;
 use crate::db::engine::Listener;
 use crate::db::{Tx, params};
-use crate::news::GATHER;
 
+/// How long word is gathered before it goes out: what is woken for many reasons is told once.
+const GATHER: Duration = Duration::from_millis(10);
 /// After a listener could not be had.
 const AGAIN: Duration = Duration::from_secs(1);
 

@@ -4,6 +4,7 @@ use sim::Postgres;
 use sim::postgres::Keeping;
 
 use super::*;
+use crate::replicas::is_followed;
 
 #[tokio::test]
 async fn r4_r21_a_standby_that_never_had_a_code_has_it_again_from_the_journal() {
@@ -16,13 +17,7 @@ async fn r4_r21_a_standby_that_never_had_a_code_has_it_again_from_the_journal() 
         standby.port()
     );
     let desk = Desk::of(Vault::on(&both).await).await;
-    let there = primary
-        .sql("postgres", "SELECT pg_current_wal_lsn()")
-        .unwrap();
-    let is_there = format!("SELECT pg_last_wal_replay_lsn() >= '{there}'::pg_lsn");
-    while standby.sql("postgres", &is_there).unwrap() != "t" {
-        tokio::task::yield_now().await;
-    }
+    is_followed(&primary, &standby).await;
     // From here on it hears nothing.
     standby.stop().unwrap();
     let wish = desk.lock(SERIAL).await;
