@@ -130,7 +130,7 @@ impl Db {
         Ok(Self(Arc::new(Inner {
             place,
             writer,
-            readers: lane::start_readers(common)?,
+            readers: lane::start_readers(&common)?,
             news: Mutex::new(news),
             hooks,
             audited,
@@ -146,7 +146,7 @@ impl Db {
         connection.close().await;
         may?;
         let hooks = Arc::new(Hooks::default());
-        let readers = lane::start_readers(Common {
+        let readers = lane::start_readers(&Common {
             place: place.clone(),
             clock: opening.clock,
             ids: Arc::new(Ids::new(opening.random)),

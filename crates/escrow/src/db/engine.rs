@@ -4,13 +4,10 @@ mod postgres;
 mod sqlite;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use activation_lock::time::Timestamp;
-use sqlx::{
-    AssertSqlSafe, Column as _, Connection as _, PgConnection, SqlSafeStr, SqliteConnection,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr};
 
 use super::address::Database;
 use super::value::{Row, Value, params};
@@ -52,7 +49,7 @@ impl Place {
     pub(super) async fn connect(&self, access: Access) -> Result<Connection, Fault> {
         let link = match &self.database {
             Database::Embedded => {
-                Link::Sqlite(sqlite::connect(&Folder::database(&self.folder), access).await?)
+                Link::Sqlite(sqlite::connect(&Folder::database(&self.folder), access)?)
             }
             Database::Postgres(address) => {
                 Link::Postgres(Box::new(postgres::connect(address).await?))
@@ -64,11 +61,16 @@ impl Place {
     /// Writes what the database holds at one moment into another file, which is there and empty, while others go on writing.
     pub(super) async fn copy(&self, to: &Path, now: Timestamp) -> Result<(), Fault> {
         match &self.database {
-            Database::Embedded => Ok(sqlite::copy(&Folder::database(&self.folder), to).await?),
+            Database::Embedded => {
+                let (file, to) = (Folder::database(&self.folder), to.to_owned());
+                // It takes as long as the database is large.
+                let copied = tokio::task::spawn_blocking(move || sqlite::copy(&file, &to)).await;
+                let stopped = |_| Fault::Engine("the copy stopped".to_owned());
+                Ok(copied.map_err(stopped)??)
+            }
             Database::Postgres(_) => {
                 let mut from = self.connect(Access::Read).await?;
-                let mut to =
-                    Connection::over(Link::Sqlite(sqlite::connect(to, Access::Write).await?));
+                let mut to = Connection::over(Link::Sqlite(sqlite::connect(to, Access::Write)?));
                 let copied = copy::copy(&mut from, &mut to, now, None, |_| {}).await;
                 from.close().await;
                 to.close().await;
@@ -125,8 +127,24 @@ pub(super) struct Connection {
 }
 
 enum Link {
-    Sqlite(SqliteConnection),
+    Sqlite(rusqlite::Connection),
     Postgres(Box<PgConnection>),
+}
+
+/// An engine's error, and what befell the transaction with it.
+struct Refused(Fault, Option<Trouble>);
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.into(), None)
+    }
+}
+
+impl From<sqlx::Error> for Refused {
+    fn from(error: sqlx::Error) -> Self {
+        let trouble = postgres::trouble(&error);
+        Self(error.into(), trouble)
+    }
 }
 
 impl Connection {
@@ -193,7 +211,10 @@ impl Connection {
     /// Runs a script of statements without parameters.
     pub(super) async fn script(&mut self, sql: &'static str) -> Result<Vec<Row>, Fault> {
         let done = match &mut self.link {
-            Link::Sqlite(link) => sqlx::raw_sql(sql).execute(link).await.map(|_| Vec::new()),
+            Link::Sqlite(link) => {
+                let done = sqlite::script(link, sql);
+                done.map(|()| Vec::new()).map_err(Refused::from)
+            }
             Link::Postgres(link) => in_time(postgres::script(link, sql)).await,
         };
         self.noted(done)
@@ -209,8 +230,11 @@ impl Connection {
     }
 
     async fn run(&mut self, sql: impl SqlSafeStr, params: Vec<Value>) -> Result<u64, Fault> {
+        let sql = sql.into_sql_str();
         let done = match &mut self.link {
-            Link::Sqlite(link) => sqlite::execute(link, sql, params).await,
+            Link::Sqlite(link) => {
+                sqlite::execute(link, sql.as_str(), &params).map_err(Refused::from)
+            }
             Link::Postgres(link) => in_time(postgres::execute(link, sql, params)).await,
         };
         let rows = self.noted(done)?;
@@ -263,7 +287,9 @@ impl Connection {
         let sql = sql.into_sql_str();
         let reads = sql.as_str().starts_with("SELECT");
         let done = match &mut self.link {
-            Link::Sqlite(link) => sqlite::fetch(link, sql, params, most).await,
+            Link::Sqlite(link) => {
+                sqlite::fetch(link, sql.as_str(), &params, most).map_err(Refused::from)
+            }
             Link::Postgres(link) => in_time(postgres::fetch(link, sql, params, most)).await,
         };
         let rows = self.noted(done)?;
@@ -318,7 +344,7 @@ impl Connection {
     /// Closes it. What SQLite could not flush stays in the write-ahead log, where the next opening finds it.
     pub(super) async fn close(self) {
         match self.link {
-            Link::Sqlite(link) => close_link(link).await,
+            Link::Sqlite(link) => sqlite::close(link),
             Link::Postgres(link) => {
                 // A server that no longer answers is not waited for.
                 let closed = tokio::time::timeout(Duration::from_secs(5), link.close());
@@ -329,13 +355,8 @@ impl Connection {
         }
     }
 
-    fn noted<T>(&mut self, done: Result<T, sqlx::Error>) -> Result<T, Fault> {
-        done.map_err(|error| {
-            let trouble = match self.link {
-                Link::Sqlite(_) => None,
-                Link::Postgres(_) => postgres::trouble(&error),
-            };
-            let fault = Fault::from(error);
+    fn noted<T>(&mut self, done: Result<T, Refused>) -> Result<T, Fault> {
+        done.map_err(|Refused(fault, trouble)| {
             // The first says why; what follows it only says that it is so.
             if let (Some(trouble), None) = (trouble, &self.trouble) {
                 self.trouble = Some((trouble, fault.clone()));
@@ -345,41 +366,9 @@ impl Connection {
     }
 }
 
-/// At most so many rows of either engine, each value read by `value`.
-fn rows_of<R: sqlx::Row>(
-    rows: &[R],
-    most: usize,
-    value: impl Fn(&R, usize) -> Result<Value, sqlx::Error>,
-) -> Result<Vec<Row>, sqlx::Error> {
-    let Some(first) = rows.first() else {
-        return Ok(Vec::new());
-    };
-    let names = first
-        .columns()
-        .iter()
-        .map(|column| column.name().to_owned());
-    let columns: Arc<[String]> = names.collect();
-    let row = |row: &R| {
-        let values = (0..columns.len()).map(|index| value(row, index));
-        Ok(Row::new(columns.clone(), values.collect::<Result<_, _>>()?))
-    };
-    rows.iter().take(most).map(row).collect()
-}
-
 /// A server that does not answer in time is taken for gone.
-async fn in_time<T>(
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(postgres::ANSWER, answer)
-        .await
-        .unwrap_or_else(|_| {
-            let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
-            Err(sqlx::Error::Io(late))
-        })
-}
-
-async fn close_link(link: SqliteConnection) {
-    if let Err(error) = link.close().await {
-        tracing::warn!(%error, "a database connection did not close cleanly");
-    }
+async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Refused> {
+    let answer = tokio::time::timeout(postgres::ANSWER, answer).await;
+    let late = |_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()));
+    answer.unwrap_or_else(late).map_err(Refused::from)
 }

@@ -1,4 +1,4 @@
-//! The threads that verbs run on: those that write, in batches, and one that reads, many at once.
+//! The threads that verbs run on: those that write, in batches, and those that read.
 //!
 //! Verbs are handed over whole and run there, so that callers need not be able to send a verb's half-run state between
 //! threads, and so that a caller who goes away cannot leave a transaction half done. A verb may be run more than once: its
@@ -106,6 +106,9 @@ pub(super) enum Message {
     /// Finish what is in line, close, and say so.
     Close(oneshot::Sender<()>),
 }
+
+/// The line that lanes take from.
+type Inbox = Arc<Mutex<mpsc::Receiver<Message>>>;
 
 /// What lanes share.
 #[derive(Clone)]
@@ -217,19 +220,50 @@ pub(super) fn start_news(
     Ok(Some(sender))
 }
 
-/// Starts a thread for each writer; they take from one line.
+/// Starts a thread for each writer.
 pub(super) fn start_writers(
     writers: Vec<Writer>,
     folder: &Arc<Folder>,
 ) -> std::result::Result<mpsc::Sender<Message>, OpenError> {
+    let lane = |writer: Writer| async move |inbox| writer.run(inbox).await;
+    start_line("escrow-writer", folder, writers.into_iter().map(lane))
+}
+
+/// Starts the threads that read.
+pub(super) fn start_readers(
+    common: &Common,
+) -> std::result::Result<mpsc::Sender<Message>, OpenError> {
+    let connections = common.place.connections().1;
+    // A statement holds its thread where it runs in this process; where a server runs it, one thread waits for many.
+    let threads = if common.place.is_shared() {
+        1
+    } else {
+        connections
+    };
+    let lanes = (0..threads).map(|_| {
+        let common = common.clone();
+        async move |inbox| readers::run(common, inbox, connections / threads).await
+    });
+    start_line("escrow-reader", &common.folder, lanes)
+}
+
+/// Starts a thread for each lane; they take from one line.
+fn start_line<L>(
+    name: &'static str,
+    folder: &Arc<Folder>,
+    lanes: impl ExactSizeIterator<Item = L>,
+) -> std::result::Result<mpsc::Sender<Message>, OpenError>
+where
+    L: AsyncFnOnce(Inbox) -> Closers + Send + 'static,
+{
     let (sender, inbox) = mpsc::channel(QUEUE);
     let inbox = Arc::new(Mutex::new(inbox));
-    let running = Arc::new(StdMutex::new((writers.len(), Closers::new())));
-    for writer in writers {
+    let running = Arc::new(StdMutex::new((lanes.len(), Closers::new())));
+    for lane in lanes {
         let (inbox, running) = (inbox.clone(), running.clone());
-        let lane = async move || writer.run(inbox).await;
-        // Only the last of them has closed the lane.
-        start("escrow-writer", folder.clone(), lane, move |closers| {
+        let lane = async move || lane(inbox).await;
+        // Only the last of them has closed the line.
+        start(name, folder.clone(), lane, move |closers| {
             let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
             running.0 -= 1;
             running.1.extend(closers);
@@ -238,17 +272,6 @@ pub(super) fn start_writers(
             }
         })?;
     }
-    Ok(sender)
-}
-
-/// Starts the thread that reads.
-pub(super) fn start_readers(
-    common: Common,
-) -> std::result::Result<mpsc::Sender<Message>, OpenError> {
-    let (sender, inbox) = mpsc::channel(QUEUE);
-    let folder = common.folder.clone();
-    let lane = async move || readers::run(common, inbox).await;
-    start("escrow-reader", folder, lane, tell)?;
     Ok(sender)
 }
 

@@ -1,18 +1,16 @@
 //! The database as somebody beside the vault sees and changes it, on whichever engine it is.
 
 use std::path::Path;
+use std::time::Duration;
 
 use escrow::Database;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _, SqliteConnection,
-};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
 use crate::support::{Vault, database};
 
 /// A connection beside the vault.
 pub(crate) enum Beside {
-    Sqlite(SqliteConnection),
+    Sqlite(rusqlite::Connection),
     Postgres(PgConnection),
 }
 
@@ -28,8 +26,9 @@ impl Beside {
     /// To the database in a folder.
     pub(crate) async fn of_file(folder: &Path) -> Self {
         let file = folder.join("lockwarden.db");
-        let options = SqliteConnectOptions::new().filename(file);
-        Self::Sqlite(options.connect().await.unwrap())
+        let connection = rusqlite::Connection::open(file).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        Self::Sqlite(connection)
     }
 
     /// To the database at an address.
@@ -41,8 +40,9 @@ impl Beside {
     pub(crate) async fn run(&mut self, sql: &str) -> u64 {
         match self {
             Self::Sqlite(connection) => {
-                let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
-                sql.execute(connection).await.unwrap().rows_affected()
+                let before = connection.total_changes();
+                connection.execute_batch(sql).unwrap();
+                connection.total_changes() - before
             }
             Self::Postgres(connection) => {
                 // Bytes are written in another way there.
@@ -54,13 +54,14 @@ impl Beside {
 
     /// The texts of a query's only column.
     pub(crate) async fn texts(&mut self, sql: &str) -> Vec<String> {
-        let sql = AssertSqlSafe(sql.to_owned());
         match self {
             Self::Sqlite(connection) => {
-                let rows = sqlx::query(sql).fetch_all(connection).await.unwrap();
-                rows.iter().map(|row| row.get(0)).collect()
+                let mut statement = connection.prepare(sql).unwrap();
+                let rows = statement.query_map([], |row| row.get(0)).unwrap();
+                rows.collect::<Result<_, _>>().unwrap()
             }
             Self::Postgres(connection) => {
+                let sql = AssertSqlSafe(sql.to_owned());
                 let rows = sqlx::query(sql).fetch_all(connection).await.unwrap();
                 rows.iter().map(|row| row.get(0)).collect()
             }

@@ -64,6 +64,7 @@ fn activation_lock_names_no_runtime_no_network_no_database_and_no_global_randomn
         "hyper",
         "axum",
         "sqlx",
+        "rusqlite",
         "rand",
         "getrandom",
         "rustls",
@@ -187,13 +188,12 @@ fn apple_and_escrow_do_not_know_each_other() {
 }
 
 #[test]
-fn sqlx_is_named_in_escrow_alone() {
+fn crates_that_speak_sql_are_named_in_escrow_alone() {
     none(
         named_outside(
             &[
                 "sqlx",
                 "sqlx-core",
-                "sqlx-sqlite",
                 "sqlx-postgres",
                 "libsqlite3-sys",
                 "rusqlite",

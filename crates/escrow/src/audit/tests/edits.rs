@@ -5,9 +5,8 @@ use std::path::Path;
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use rusqlite::Connection;
 use seal::Link;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, SqliteConnection};
 
 use super::*;
 
@@ -49,23 +48,33 @@ async fn put_of_before(vault: &Vault, index: u64) {
     put.await.unwrap();
 }
 
-async fn connect(folder: &Path) -> SqliteConnection {
-    let file = folder.join("lockwarden.db");
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .synchronous(SqliteSynchronous::Off);
-    options.connect().await.unwrap()
+fn connect(folder: &Path) -> Connection {
+    let beside = Connection::open(folder.join("lockwarden.db")).unwrap();
+    beside
+        .execute_batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON")
+        .unwrap();
+    beside
+}
+
+/// The rows of a query, as `row` reads them.
+fn rows<T>(
+    beside: &Connection,
+    sql: &str,
+    row: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> Vec<T> {
+    let mut statement = beside.prepare(sql).unwrap();
+    let rows = statement.query_map([], row).unwrap();
+    rows.collect::<rusqlite::Result<_>>().unwrap()
 }
 
 /// Drops the triggers and indexes that refuse what an attacker wants to do.
-async fn nothing_in_the_way(mut beside: SqliteConnection) {
+fn nothing_in_the_way(beside: Connection) {
     let sql = "SELECT 'DROP ' || type || ' ' || name AS sql FROM sqlite_schema \
          WHERE name LIKE 'audit%' AND (type = 'trigger' OR (type = 'index' AND sql IS NOT NULL))";
-    for row in sqlx::query(sql).fetch_all(&mut beside).await.unwrap() {
-        let sql: String = row.get("sql");
-        beside.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+    for sql in rows(&beside, sql, |row| row.get::<_, String>("sql")) {
+        beside.execute_batch(&sql).unwrap();
     }
-    beside.close().await.unwrap();
+    beside.close().unwrap();
 }
 
 impl Record {
@@ -92,7 +101,7 @@ impl Record {
             }
         }
         vault.escrow.close().await;
-        nothing_in_the_way(connect(vault.folder.path()).await).await;
+        nothing_in_the_way(connect(vault.folder.path()));
         let pristine = std::fs::read(vault.folder.path().join("lockwarden.db")).unwrap();
         Self {
             vault,
@@ -102,13 +111,13 @@ impl Record {
     }
 
     /// The attacker's connection to the record as it was written.
-    async fn attack(&self) -> SqliteConnection {
+    fn attack(&self) -> Connection {
         let folder = self.vault.folder.path();
         for left in ["lockwarden.db-wal", "lockwarden.db-shm"] {
             let _ = std::fs::remove_file(folder.join(left));
         }
         std::fs::write(folder.join("lockwarden.db"), &self.pristine).unwrap();
-        connect(folder).await
+        connect(folder)
     }
 
     /// What `audit verify` says of it now.
@@ -127,7 +136,7 @@ impl Record {
 /// Makes the edits, and tells what it did.
 struct Attacker {
     random: ChaCha20Rng,
-    beside: SqliteConnection,
+    beside: Connection,
     done: Vec<String>,
 }
 
@@ -140,18 +149,15 @@ impl Attacker {
         among[usize::try_from(self.below(among.len() as u64)).unwrap()]
     }
 
-    async fn run(&mut self, sql: String) -> u64 {
-        self.done.push(sql.clone());
-        let changed = self.beside.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
-        changed.rows_affected()
+    fn run(&mut self, sql: String) -> u64 {
+        let before = self.beside.total_changes();
+        self.beside.execute_batch(&sql).unwrap();
+        self.done.push(sql);
+        self.beside.total_changes() - before
     }
 
-    async fn text(&mut self, sql: String) -> String {
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .fetch_one(&mut self.beside)
-            .await
-            .unwrap();
-        row.get(0)
+    fn text(&mut self, sql: String) -> String {
+        self.beside.query_row(&sql, [], |row| row.get(0)).unwrap()
     }
 
     /// A condition that one row of the record fits.
@@ -174,17 +180,15 @@ impl Attacker {
         characters.into_iter().collect()
     }
 
-    async fn flip_column(&mut self, table: &str, column: &str, one: &str) {
-        let text = self
-            .text(format!("SELECT {column} FROM {table} WHERE {one}"))
-            .await;
+    fn flip_column(&mut self, table: &str, column: &str, one: &str) {
+        let text = self.text(format!("SELECT {column} FROM {table} WHERE {one}"));
         let flipped = self.flip(&text).replace('\'', "''");
         let sql = format!("UPDATE {table} SET {column} = '{flipped}' WHERE {one}");
-        self.run(sql).await;
+        self.run(sql);
     }
 
     /// Changes one column of one row.
-    async fn change(&mut self) {
+    fn change(&mut self) {
         let one = self.one();
         let columns = [
             "organisation",
@@ -213,24 +217,23 @@ impl Attacker {
             "writer" => {
                 format!("UPDATE audit SET writer = coalesce(writer, '') || 'x' WHERE {one}")
             }
-            column => return self.flip_column("audit", column, &one).await,
+            column => return self.flip_column("audit", column, &one),
         };
-        self.run(sql).await;
+        self.run(sql);
     }
 
-    async fn delete(&mut self) {
+    fn delete(&mut self) {
         let one = self.one();
         if self.below(2) == 0 {
             let chained =
                 "organisation || audit_row IN (SELECT organisation || id FROM audit WHERE";
-            self.run(format!("DELETE FROM audit_chain WHERE {chained} {one})"))
-                .await;
+            self.run(format!("DELETE FROM audit_chain WHERE {chained} {one})"));
         }
-        self.run(format!("DELETE FROM audit WHERE {one}")).await;
+        self.run(format!("DELETE FROM audit WHERE {one}"));
     }
 
     /// Puts in a copy, a forged row, or a row into another organisation.
-    async fn insert(&mut self) {
+    fn insert(&mut self) {
         let one = self.one();
         let id = format!("01900000-0000-7000-8000-{:012x}", self.below(1 << 40));
         let forged = self.below(3) == 0;
@@ -255,16 +258,14 @@ impl Attacker {
         self.run(format!(
             "INSERT INTO audit SELECT {organisation}, {id}, at, actor, action, subject, result, {text}, mac_key, mac, \
              writer, {counter} FROM audit WHERE {one}"
-        ))
-        .await;
+        ));
         if next {
-            self.run("UPDATE audit_writers SET next = next + 1".to_owned())
-                .await;
+            self.run("UPDATE audit_writers SET next = next + 1".to_owned());
         }
     }
 
     /// Swaps what two rows say, or their places.
-    async fn swap(&mut self) {
+    fn swap(&mut self) {
         let first = 1 + self.below(ROWS - 1);
         let second = first + 1 + self.below(ROWS - first);
         let (first, second) = (
@@ -276,160 +277,142 @@ impl Attacker {
                 let columns = "(text, mac_key, mac)";
                 self.run(format!(
                     "CREATE TABLE held AS SELECT text, mac_key, mac FROM audit WHERE {first}"
-                ))
-                .await;
+                ));
                 self.run(format!(
                     "UPDATE audit SET {columns} = (SELECT text, mac_key, mac FROM audit WHERE {second}) WHERE {first}"
-                )).await;
+                ));
                 self.run(format!(
                     "UPDATE audit SET {columns} = (SELECT text, mac_key, mac FROM held) WHERE {second}"
-                )).await;
-                self.run("DROP TABLE held".to_owned()).await;
+                ));
+                self.run("DROP TABLE held".to_owned());
             }
             1 => {
                 let of =
                     |one: &str| format!("(SELECT coalesce(counter, 0) FROM audit WHERE {one})");
-                let sum = self
-                    .text(format!(
-                        "SELECT CAST({} + {} AS TEXT)",
-                        of(&first),
-                        of(&second)
-                    ))
-                    .await;
+                let sum = self.text(format!(
+                    "SELECT CAST({} + {} AS TEXT)",
+                    of(&first),
+                    of(&second)
+                ));
                 self.run(format!(
                     "UPDATE audit SET counter = {sum} - coalesce(counter, 0) WHERE {first} OR {second}"
-                )).await;
+                ));
             }
             _ => {
                 let first = 1 + self.below(SEALED - 1);
                 let second = first + 1 + self.below(SEALED - first);
                 self.run(format!(
                     "UPDATE audit_chain SET position = -{first} WHERE position = {first}"
-                ))
-                .await;
+                ));
                 self.run(format!(
                     "UPDATE audit_chain SET position = {first} WHERE position = {second}"
-                ))
-                .await;
+                ));
                 self.run(format!(
                     "UPDATE audit_chain SET position = {second} WHERE position = -{first}"
-                ))
-                .await;
+                ));
                 if self.below(2) == 0 {
-                    self.relink().await;
+                    self.relink();
                 }
             }
         }
     }
 
     /// Links the chain anew, which needs no key.
-    async fn relink(&mut self) {
-        let rows = sqlx::query(
-            "SELECT position, text, mac_key, mac FROM audit_chain \
-             JOIN audit ON audit.organisation = audit_chain.organisation AND audit.id = audit_row ORDER BY position",
-        )
-        .fetch_all(&mut self.beside)
-        .await
-        .unwrap();
+    fn relink(&mut self) {
+        let sql = "SELECT position, text, mac_key, mac FROM audit_chain \
+             JOIN audit ON audit.organisation = audit_chain.organisation AND audit.id = audit_row ORDER BY position";
+        let rows: Vec<(i64, String, String, String)> = rows(&self.beside, sql, |row| {
+            Ok((
+                row.get("position")?,
+                row.get("text")?,
+                row.get("mac_key")?,
+                row.get("mac")?,
+            ))
+        });
         let (mut link, mut last) = (Link::NONE, 0);
-        for row in rows {
-            last = row.get::<i64, _>("position");
+        for (place, text, key, mac) in rows {
+            last = place;
             let position = u64::try_from(last).unwrap();
-            let (text, key, mac): (String, String, String) =
-                (row.get("text"), row.get("mac_key"), row.get("mac"));
             link = link.next(position, &text, &key, &mac);
             let sql = format!(
                 "UPDATE audit_chain SET link = '{}' WHERE position = {last}",
                 link.hex()
             );
-            self.beside.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+            self.beside.execute_batch(&sql).unwrap();
         }
         let link = link.hex();
         self.run(format!(
             "UPDATE audit_sealer SET position = {last}, link = '{link}'"
-        ))
-        .await;
+        ));
     }
 
     /// Takes a row out of the chain's middle, and makes everything else fit as far as that goes without a key.
-    async fn take_out(&mut self) {
+    fn take_out(&mut self) {
         let place = 1 + self.below(SEALED);
         self.run(format!(
             "DELETE FROM audit WHERE organisation || id = \
              (SELECT organisation || audit_row FROM audit_chain WHERE position = {place})"
-        ))
-        .await;
-        self.run(format!("DELETE FROM audit_chain WHERE position = {place}"))
-            .await;
+        ));
+        self.run(format!("DELETE FROM audit_chain WHERE position = {place}"));
         self.run(format!(
             "UPDATE audit_chain SET position = -position WHERE position > {place}"
-        ))
-        .await;
-        self.run("UPDATE audit_chain SET position = -position - 1 WHERE position < 0".to_owned())
-            .await;
-        self.run("UPDATE audit_chain SET counter = position WHERE writer = ''".to_owned())
-            .await;
+        ));
+        self.run("UPDATE audit_chain SET position = -position - 1 WHERE position < 0".to_owned());
+        self.run("UPDATE audit_chain SET counter = position WHERE writer = ''".to_owned());
         self.run(format!(
             "DELETE FROM audit_checkpoints WHERE position >= {place}"
-        ))
-        .await;
+        ));
         self.run(
             "UPDATE audit_sealer SET checkpoints = (SELECT count(*) FROM audit_checkpoints)"
                 .to_owned(),
-        )
-        .await;
-        self.relink().await;
+        );
+        self.relink();
     }
 
     /// Cuts off the end from a position on, so that nothing in the vault shows it.
-    async fn cut(&mut self, keep: u64) {
+    fn cut(&mut self, keep: u64) {
         self.run(format!(
             "DELETE FROM audit WHERE organisation || id NOT IN \
              (SELECT organisation || audit_row FROM audit_chain WHERE position <= {keep})"
-        ))
-        .await;
-        self.run(format!("DELETE FROM audit_chain WHERE position > {keep}"))
-            .await;
+        ));
+        self.run(format!("DELETE FROM audit_chain WHERE position > {keep}"));
         self.run(format!(
             "DELETE FROM audit_checkpoints WHERE position > {keep}"
-        ))
-        .await;
+        ));
         self.run(
             "UPDATE audit_sealer SET position = (SELECT max(position) FROM audit_chain), \
              link = (SELECT link FROM audit_chain ORDER BY position DESC LIMIT 1), \
              checkpoints = (SELECT count(*) FROM audit_checkpoints)"
                 .to_owned(),
-        )
-        .await;
+        );
         self.run(
             "UPDATE audit_writers SET next = 1 + coalesce((SELECT max(counter) FROM audit WHERE writer = audit_writers.id), 0)"
                 .to_owned(),
-        ).await;
+        );
     }
 
-    async fn truncate(&mut self) {
+    fn truncate(&mut self) {
         if self.below(2) == 0 {
             let keep = ROWS - 1 - self.below(ROWS - SEALED);
             self.run(format!(
                 "DELETE FROM audit WHERE CAST(substr(subject, 2) AS INTEGER) > {keep}"
-            ))
-            .await;
+            ));
         } else {
             let keep = 1 + self.below(CHECKPOINTED[2] - 1);
-            self.cut(keep).await;
+            self.cut(keep);
         }
     }
 
     /// Edits the chain, the counts, or the checkpoints.
-    async fn around(&mut self) {
+    fn around(&mut self) {
         let place = 1 + self.below(SEALED);
         let number = 1 + self.below(CHECKPOINTED.len() as u64);
         let at = format!("position = {place}");
         let one = format!("number = {number}");
         let by = 1 + self.below(5);
         let sql = match self.below(18) {
-            0 => return self.flip_column("audit_chain", "link", &at).await,
-            1 => return self.flip_column("audit_chain", "audit_row", &at).await,
+            0 => return self.flip_column("audit_chain", "link", &at),
+            1 => return self.flip_column("audit_chain", "audit_row", &at),
             2 => format!("UPDATE audit_chain SET organisation = organisation || 'x' WHERE {at}"),
             3 => format!("UPDATE audit_chain SET writer = writer || 'x' WHERE {at}"),
             4 => format!("UPDATE audit_chain SET counter = counter + {by} WHERE {at}"),
@@ -453,10 +436,10 @@ impl Attacker {
                 let column = self.pick(&["position", "checkpoints"]);
                 format!("UPDATE audit_sealer SET {column} = {column} - 1")
             }
-            13 => return self.flip_column("audit_sealer", "link", "id = 1").await,
+            13 => return self.flip_column("audit_sealer", "link", "id = 1"),
             14 => {
                 let column = self.pick(&["text", "signature"]);
-                return self.flip_column("audit_checkpoints", column, &one).await;
+                return self.flip_column("audit_checkpoints", column, &one);
             }
             15 => {
                 let column = self.pick(&["number", "position", "at"]);
@@ -471,32 +454,31 @@ impl Attacker {
                 3 + by
             ),
         };
-        self.run(sql).await;
+        self.run(sql);
     }
 
     /// A horizon that nobody signed, to hide what is behind it.
-    async fn horizon(&mut self) {
+    fn horizon(&mut self) {
         let number = 1 + self.below(CHECKPOINTED.len() as u64);
         self.run(format!(
             "INSERT INTO audit_horizons SELECT position, at, text, signature FROM audit_checkpoints WHERE number = {number}"
-        )).await;
+        ));
         self.run(
             "DELETE FROM audit_chain WHERE position <= (SELECT max(position) FROM audit_horizons)"
                 .to_owned(),
-        )
-        .await;
+        );
     }
 
-    async fn edit(&mut self) {
+    fn edit(&mut self) {
         match self.below(20) {
-            0..5 => self.change().await,
-            5..7 => self.delete().await,
-            7..10 => self.insert().await,
-            10..12 => self.swap().await,
-            12..14 => self.truncate().await,
-            14 => self.take_out().await,
-            15 => self.horizon().await,
-            _ => self.around().await,
+            0..5 => self.change(),
+            5..7 => self.delete(),
+            7..10 => self.insert(),
+            10..12 => self.swap(),
+            12..14 => self.truncate(),
+            14 => self.take_out(),
+            15 => self.horizon(),
+            _ => self.around(),
         }
     }
 }
@@ -504,7 +486,7 @@ impl Attacker {
 #[tokio::test]
 async fn a_thousand_random_edits_are_all_found() {
     let record = Record::new().await;
-    record.attack().await.close().await.unwrap();
+    record.attack().close().unwrap();
     let whole = record.verify(&record.outside).await.unwrap().unwrap();
     assert_eq!(
         (whole.rows, whole.position, whole.unsealed, whole.compared),
@@ -514,19 +496,19 @@ async fn a_thousand_random_edits_are_all_found() {
     for index in 0..EDITS {
         let mut attacker = Attacker {
             random,
-            beside: record.attack().await,
+            beside: record.attack(),
             done: Vec::new(),
         };
-        attacker.beside.execute("BEGIN").await.unwrap();
-        attacker.edit().await;
-        attacker.beside.execute("COMMIT").await.unwrap();
+        attacker.beside.execute_batch("BEGIN").unwrap();
+        attacker.edit();
+        attacker.beside.execute_batch("COMMIT").unwrap();
         let Attacker {
             random: left,
             beside,
             done,
         } = attacker;
         random = left;
-        beside.close().await.unwrap();
+        beside.close().unwrap();
         match record.verify(&record.outside).await {
             Ok(Ok(_)) => panic!("edit {index} was not found: {done:#?}"),
             Ok(Err(bad)) => assert!(!bad.what.is_empty()),
@@ -543,11 +525,11 @@ async fn an_end_that_was_cut_off_after_the_outside_checkpoint_is_said_to_be_unpr
     let attack = async |keep| {
         let mut attacker = Attacker {
             random: ChaCha20Rng::seed_from_u64(1),
-            beside: record.attack().await,
+            beside: record.attack(),
             done: Vec::new(),
         };
-        attacker.cut(keep).await;
-        attacker.beside.close().await.unwrap();
+        attacker.cut(keep);
+        attacker.beside.close().unwrap();
         record.verify(&record.outside).await.unwrap()
     };
     let last = CHECKPOINTED[2];
@@ -570,9 +552,9 @@ async fn an_end_that_was_cut_off_after_the_outside_checkpoint_is_said_to_be_unpr
 async fn the_first_bad_row_is_named() {
     let record = Record::new().await;
     let named = async |sql: &'static str| {
-        let mut beside = record.attack().await;
-        beside.execute(sql).await.unwrap();
-        beside.close().await.unwrap();
+        let beside = record.attack();
+        beside.execute_batch(sql).unwrap();
+        beside.close().unwrap();
         record.verify(&record.outside).await.unwrap().unwrap_err()
     };
     let changed = named("UPDATE audit SET actor = 'x' WHERE subject IN ('S12', 'S20')").await;
@@ -597,7 +579,7 @@ async fn the_first_bad_row_is_named() {
 #[tokio::test]
 async fn a_checkpoint_of_another_vault_or_with_a_changed_word_proves_nothing() {
     let record = Record::new().await;
-    record.attack().await.close().await.unwrap();
+    record.attack().close().unwrap();
     let line = record.outside[1].clone();
     for bad in [
         line.replace("\"position\":20", "\"position\":19"),

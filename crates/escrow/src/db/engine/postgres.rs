@@ -1,15 +1,16 @@
 //! PostgreSQL: how connections are made and statements run. Knows sqlx's types for it, and nobody else does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgListener, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, PgConnection, Postgres, Row as _, SqlSafeStr};
+use sqlx::{Column as _, ConnectOptions as _, PgConnection, Postgres, Row as _, SqlSafeStr};
 use sqlx::{TypeInfo as _, ValueRef as _};
 
 use super::super::address::PostgresAddress;
 use super::super::value::{Kind, Row, Value};
-use super::{Access, Trouble, rows_of};
+use super::{Access, Trouble};
 
 /// How long a server may take to let us in.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -147,7 +148,7 @@ pub(super) async fn fetch(
     most: usize,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = query(sql, params).fetch_all(connection).await?;
-    rows_of(&rows, most, value)
+    rows_of(&rows, most)
 }
 
 /// The rows of a script of statements without parameters.
@@ -156,7 +157,24 @@ pub(super) async fn script(
     sql: &'static str,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let rows = sqlx::raw_sql(sql).fetch_all(connection).await?;
-    rows_of(&rows, usize::MAX, value)
+    rows_of(&rows, usize::MAX)
+}
+
+/// At most so many of them.
+fn rows_of(rows: &[PgRow], most: usize) -> Result<Vec<Row>, sqlx::Error> {
+    let Some(first) = rows.first() else {
+        return Ok(Vec::new());
+    };
+    let names = first
+        .columns()
+        .iter()
+        .map(|column| column.name().to_owned());
+    let columns: Arc<[String]> = names.collect();
+    let row = |row: &PgRow| {
+        let values = (0..columns.len()).map(|index| value(row, index));
+        Ok(Row::new(columns.clone(), values.collect::<Result<_, _>>()?))
+    };
+    rows.iter().take(most).map(row).collect()
 }
 
 /// Values are told by their kind, so that a statement is prepared for the same types whether there are values or not.

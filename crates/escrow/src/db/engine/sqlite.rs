@@ -1,41 +1,43 @@
-//! SQLite: how connections are made and statements run. Knows sqlx's types for it, and nobody else does.
+//! SQLite: how connections are made and statements run. Knows rusqlite's types, and nobody else does.
+//!
+//! A statement runs on the thread that asks for it: a verb's dozen of them would otherwise be a dozen journeys to another thread and back.
+//! The lanes have threads of their own for this.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::query::Query;
-use sqlx::sqlite::{
-    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Row as _, SqlSafeStr, Sqlite, SqliteConnection};
-use sqlx::{TypeInfo as _, ValueRef as _};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Error, OpenFlags, Statement, ToSql, ffi};
 
+use super::super::Fault;
 use super::super::value::{Kind, Row, Value};
-use super::{Access, rows_of};
+use super::Access;
 
-fn options(file: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(false)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(10))
-        .statement_cache_capacity(512)
-        .pragma("secure_delete", "ON")
-        .pragma("temp_store", "MEMORY")
-        // Statements would be logged with their texts; none holds a value, but they are many.
-        .disable_statement_logging()
+/// How many prepared statements a connection keeps.
+const STATEMENTS: usize = 512;
+
+fn open(file: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.execute_batch(
+        "PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON; PRAGMA temp_store = MEMORY",
+    )?;
+    Ok(connection)
 }
 
 /// A connection to the database in a file. Of the one that writes, a commit is on disk before it is acknowledged.
-pub(super) async fn connect(file: &Path, access: Access) -> Result<SqliteConnection, sqlx::Error> {
-    let options = match access {
-        Access::Write => options(file)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("wal_autocheckpoint", "8000"),
-        Access::Read => options(file).pragma("query_only", "ON"),
-    };
-    options.connect().await
+pub(super) fn connect(file: &Path, access: Access) -> Result<Connection, Error> {
+    let connection = open(file)?;
+    connection.execute_batch(match access {
+        Access::Write => {
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000"
+        }
+        Access::Read => "PRAGMA query_only = ON",
+    })?;
+    Ok(connection)
 }
 
 /// What begins a transaction.
@@ -47,66 +49,120 @@ pub(super) fn begin(access: Access) -> &'static str {
 }
 
 /// Writes what the database holds at one moment into another file, which is there and empty, while others go on writing.
-pub(super) async fn copy(file: &Path, to: &Path) -> Result<(), sqlx::Error> {
-    let mut connection = options(file).connect().await?;
-    let to = to.to_string_lossy().into_owned();
-    let done = sqlx::query("VACUUM INTO $1")
-        .bind(to)
-        .execute(&mut connection)
-        .await;
-    super::close_link(connection).await;
+pub(super) fn copy(file: &Path, to: &Path) -> Result<(), Error> {
+    let connection = open(file)?;
+    let done = connection.execute("VACUUM INTO ?1", [to.to_string_lossy()]);
+    close(connection);
     done.map(drop)
 }
 
-pub(super) async fn execute(
-    connection: &mut SqliteConnection,
-    sql: impl SqlSafeStr,
-    params: Vec<Value>,
-) -> Result<u64, sqlx::Error> {
-    Ok(query(sql, params)
-        .execute(connection)
-        .await?
-        .rows_affected())
+/// Runs a script of statements without parameters.
+pub(super) fn script(connection: &Connection, sql: &str) -> Result<(), Error> {
+    connection.execute_batch(sql)
+}
+
+/// Runs a statement; gives the number of rows it changed.
+pub(super) fn execute(connection: &Connection, sql: &str, params: &[Value]) -> Result<u64, Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    bind(&mut statement, params)?;
+    let mut rows = statement.raw_query();
+    while rows.next()?.is_some() {}
+    drop(rows);
+    Ok(connection.changes())
 }
 
 /// The rows, at most so many of them. A statement that changes something runs to its end all the same.
-pub(super) async fn fetch(
-    connection: &mut SqliteConnection,
-    sql: impl SqlSafeStr,
-    params: Vec<Value>,
+pub(super) fn fetch(
+    connection: &Connection,
+    sql: &str,
+    params: &[Value],
     most: usize,
-) -> Result<Vec<Row>, sqlx::Error> {
-    let rows = query(sql, params).fetch_all(connection).await?;
-    rows_of(&rows, most, value)
-}
-
-fn query(sql: impl SqlSafeStr, params: Vec<Value>) -> Query<'static, Sqlite, SqliteArguments> {
-    params
-        .into_iter()
-        .fold(sqlx::query(sql), |query, value| match value {
-            Value::Null(_) => query.bind(None::<i64>),
-            Value::Int(number) => query.bind(number),
-            Value::Real(number) => query.bind(number),
-            Value::Text(text) => query.bind(text),
-            Value::Blob(bytes) => query.bind(bytes),
-        })
-}
-
-fn value(row: &SqliteRow, index: usize) -> Result<Value, sqlx::Error> {
-    let raw = row.try_get_raw(index)?;
-    let kind = match raw.type_info().name() {
-        "INTEGER" => Kind::Int,
-        "REAL" => Kind::Real,
-        "TEXT" => Kind::Text,
-        _ => Kind::Blob,
-    };
-    if raw.is_null() {
-        return Ok(Value::Null(kind));
+) -> Result<Vec<Row>, Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    bind(&mut statement, params)?;
+    let mut found = Vec::new();
+    let mut columns: Option<Arc<[String]>> = None;
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        if found.len() >= most {
+            continue;
+        }
+        let statement = row.as_ref();
+        let columns = columns.get_or_insert_with(|| {
+            let names = statement.column_names().into_iter();
+            names.map(str::to_owned).collect()
+        });
+        let values = (0..columns.len()).map(|index| {
+            let value = row.get_ref(index)?;
+            Ok(match value {
+                ValueRef::Null => Value::Null(kind(statement, index)),
+                ValueRef::Integer(number) => Value::Int(number),
+                ValueRef::Real(number) => Value::Real(number),
+                ValueRef::Text(_) => Value::Text(value.as_str()?.to_owned()),
+                ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+            })
+        });
+        let values = values.collect::<Result<_, Error>>()?;
+        found.push(Row::new(columns.clone(), values));
     }
-    Ok(match kind {
-        Kind::Int => Value::Int(row.try_get_unchecked(index)?),
-        Kind::Real => Value::Real(row.try_get_unchecked(index)?),
-        Kind::Text => Value::Text(row.try_get_unchecked(index)?),
-        Kind::Blob => Value::Blob(row.try_get_unchecked(index)?),
-    })
+    Ok(found)
+}
+
+/// Closes it. What SQLite could not flush stays in the write-ahead log, where the next opening finds it.
+pub(super) fn close(connection: Connection) {
+    if let Err((_, error)) = connection.close() {
+        tracing::warn!(%error, "a database connection did not close cleanly");
+    }
+}
+
+/// To SQLite `$1` is a name, numbered by where it first stands.
+fn bind(statement: &mut Statement<'_>, params: &[Value]) -> Result<(), Error> {
+    for index in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(index);
+        let number: Option<usize> = name.and_then(|name| name.get(1..)?.parse().ok());
+        let value = number.and_then(|number| params.get(number.checked_sub(1)?));
+        let value = value.ok_or(Error::InvalidParameterCount(params.len(), index))?;
+        statement.raw_bind_parameter(index, value)?;
+    }
+    Ok(())
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>, Error> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null(_) => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Real(number) => ValueRef::Real(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// What a column without a value would hold.
+fn kind(statement: &Statement<'_>, index: usize) -> Kind {
+    let column = statement.columns().nth(index);
+    match column.as_ref().and_then(|column| column.decl_type()) {
+        Some("INTEGER") => Kind::Int,
+        Some("REAL") => Kind::Real,
+        Some("TEXT") => Kind::Text,
+        _ => Kind::Blob,
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let Error::SqliteFailure(inner, message) = error else {
+            return Self::Engine(error.to_string());
+        };
+        let code = inner.extended_code;
+        let text = message.unwrap_or_else(|| ffi::code_to_str(code).to_owned());
+        let text = format!("{text} (SQLite's code {code})");
+        match code {
+            ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY => {
+                Self::NotUnique(text)
+            }
+            _ => Self::Engine(text),
+        }
+    }
 }

@@ -1,13 +1,13 @@
-//! The thread that reads, many verbs at once, each on a connection of its own.
+//! A thread that reads, one verb or many at once, each on a connection of its own.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Closers, Common, Job, Message, Patience, Tx};
+use super::{Closers, Common, Inbox, Job, Message, Patience, Tx};
 use crate::clock::Clock as _;
 use crate::db::Fault;
 use crate::db::engine::{Access, Connection, Trouble};
@@ -18,23 +18,27 @@ struct Readers {
 }
 
 /// Runs until it is told to close, or nobody can send any more.
-pub(super) async fn run(common: Common, mut inbox: mpsc::Receiver<Message>) -> Closers {
+pub(super) async fn run(common: Common, inbox: Inbox, at_once: usize) -> Closers {
     let readers = Rc::new(Readers {
         common,
         idle: RefCell::default(),
     });
     let mut closers = Closers::new();
-    let places = Arc::new(Semaphore::new(readers.common.place.connections().1));
+    let places = Arc::new(Semaphore::new(at_once));
     let mut reads = JoinSet::new();
-    while let Some(message) = inbox.recv().await {
+    loop {
+        let place = places
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the places are never closed");
+        while reads.try_join_next().is_some() {}
+        let mut line = inbox.lock().await;
+        let Some(message) = line.recv().await else {
+            break;
+        };
         match message {
             Message::Run(job) => {
-                let place = places
-                    .clone()
-                    .acquire_owned()
-                    .await
-                    .expect("the places are never closed");
-                while reads.try_join_next().is_some() {}
                 let readers = readers.clone();
                 reads.spawn_local(async move {
                     readers.read(job).await;
@@ -42,7 +46,7 @@ pub(super) async fn run(common: Common, mut inbox: mpsc::Receiver<Message>) -> C
                 });
             }
             Message::Close(closer) => {
-                inbox.close();
+                line.close();
                 closers.push(closer);
             }
         }

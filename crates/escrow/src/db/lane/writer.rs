@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::{Closers, Common, Job, Message, Patience, Tx, pause};
+use super::{Closers, Common, Inbox, Job, Message, Patience, Tx, pause};
 use crate::clock::Clock as _;
 use crate::db::Fault;
 use crate::db::counter::Counter;
@@ -62,7 +62,7 @@ impl Writer {
     }
 
     /// Runs until it is told to close, or nobody can send any more.
-    pub(super) async fn run(mut self, inbox: Arc<Mutex<mpsc::Receiver<Message>>>) -> Closers {
+    pub(super) async fn run(mut self, inbox: Inbox) -> Closers {
         let mut closers = Closers::new();
         let mut messages = Vec::with_capacity(BATCH);
         loop {
