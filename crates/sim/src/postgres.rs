@@ -6,7 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -222,6 +222,25 @@ impl Postgres {
         let mut text = fs::read_to_string(&path)?;
         text.push_str(lines);
         fs::write(&path, text)
+    }
+
+    /// Has it take TLS connections alone from its next start on, as whoever this certificate and key say.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn encrypt(&self, certificate_pem: &str, key_pem: &str) -> io::Result<()> {
+        for (name, text) in [("server.crt", certificate_pem), ("server.key", key_pem)] {
+            let path = self.data().join(name);
+            fs::write(&path, text)?;
+            // The server refuses a key that others may read.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            if is_root() {
+                chown(&path, Some(NOBODY.0), Some(NOBODY.1))?;
+            }
+        }
+        let path = self.data().join("pg_hba.conf");
+        fs::write(&path, "hostssl all all 127.0.0.1/32 trust\n")?;
+        self.configure("ssl = on\n")
     }
 
     /// Has it read its configuration again.

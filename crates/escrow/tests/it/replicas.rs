@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::support::{CODE_A, CODE_B, Seeded, Vault, open_in};
 
+mod encrypted;
 mod moving;
 mod proxy;
 
@@ -55,6 +56,33 @@ async fn what_one_replica_has_to_do_the_others_are_told_of() {
     vault.reveal("SERIAL000001").await;
     in_time(other.courier_woken()).await;
     other.close().await;
+}
+
+#[tokio::test]
+async fn a_replica_goes_on_while_a_later_program_widens_the_schema() {
+    let server = server();
+    let address = server.create("vault").unwrap();
+    let vault = Vault::on(&address).await;
+    let work = async |serial: &str| {
+        vault.type_code(serial, CODE_A).await;
+        vault.connection(&serial.to_lowercase()).await;
+        assert!(vault.reveal(serial).await[0].text.expose() == CODE_A);
+        assert!(vault.record_is_whole().await);
+    };
+    // Its statements are prepared, each on the connection that runs it.
+    for serial in ["SERIAL000001", "SERIAL000002", "SERIAL000003"] {
+        work(serial).await;
+    }
+    let widen = "DO $$ DECLARE name TEXT; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP \
+         EXECUTE format('ALTER TABLE %I ADD COLUMN later BIGINT NOT NULL DEFAULT 0', name); END LOOP; END $$; \
+         UPDATE meta SET schema_version = schema_version + 1";
+    server.sql("vault", widen).unwrap();
+    for serial in ["SERIAL000004", "SERIAL000005", "SERIAL000006"] {
+        work(serial).await;
+    }
+    // It may also be started anew.
+    let folder = TempDir::new().unwrap();
+    another(&vault, &address, &folder, 9).await.close().await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sim::Postgres;
 use sim::postgres::Keeping;
+use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Executor as _, SqlSafeStr as _};
 
 use crate::beside::Beside;
@@ -165,34 +166,76 @@ async fn every_sql_text_is_understood_by_both_engines() {
     let (sqlite, postgres) = (Vault::in_a_file().await, Vault::on(&address).await);
     let mut beside = Beside::of_file(sqlite.path()).await;
     let mut other = Beside::of_server(&address).await;
-    let mut wrong = Vec::new();
-    for (text, place) in &texts {
-        let sql = || AssertSqlSafe(text.clone()).into_sql_str();
-        for beside in [&mut beside, &mut other] {
-            let done = match beside {
-                Beside::Sqlite(connection) => {
-                    if let Err(error) = connection.prepare(text) {
-                        wrong.push(format!("{place}: {error}\n  {text}"));
-                    }
-                    continue;
-                }
-                Beside::Postgres(connection) => connection.prepare(sql()).await.map(drop),
-            };
-            // What a parameter is, is told with its value, and not here.
-            let is_untold = |error: &sqlx::Error| {
-                let sqlx::Error::Database(error) = error else {
-                    return false;
-                };
-                matches!(error.code().as_deref(), Some("42P08" | "42P18"))
-            };
-            if let Err(error) = done
-                && !is_untold(&error)
-            {
-                wrong.push(format!("{place}: {error}\n  {text}"));
-            }
-        }
-    }
+    let mut wrong = not_understood(&mut beside, &texts).await;
+    wrong.extend(not_understood(&mut other, &texts).await);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    drop((sqlite, postgres));
+}
+
+/// The texts that an engine does not take, and why.
+async fn not_understood(beside: &mut Beside, texts: &BTreeMap<String, String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (text, place) in texts {
+        let error = match beside {
+            Beside::Sqlite(connection) => connection.prepare(text).err().map(|e| e.to_string()),
+            Beside::Postgres(connection) => {
+                let sql = AssertSqlSafe(text.clone()).into_sql_str();
+                let error = connection.prepare(sql).await.err();
+                // What a parameter is, is told with its value, and not here.
+                let is_untold = |error: &sqlx::Error| {
+                    let code = error.as_database_error().and_then(DatabaseError::code);
+                    matches!(code.as_deref(), Some("42P08" | "42P18"))
+                };
+                error.filter(|e| !is_untold(e)).map(|e| e.to_string())
+            }
+        };
+        wrong.extend(error.map(|error| format!("{place}: {error}\n  {text}")));
+    }
+    wrong
+}
+
+/// The schemas from which PostgreSQL is spoken to.
+const POSTGRES: i64 = 12;
+
+/// A program that is a schema behind goes on while replicas are exchanged one by one: all that it asks is still understood.
+///
+/// What a program asks is kept as `tests/data/texts-NNNN.json` before the next change of the schema: `UPDATE=1` writes the file.
+#[tokio::test]
+async fn the_texts_of_the_schema_before_are_understood_by_this_one() {
+    let server = Postgres::start(Keeping::Unsynced).unwrap();
+    let address = server.create("vault").unwrap();
+    let (sqlite, postgres) = (Vault::in_a_file().await, Vault::on(&address).await);
+    let mut beside = Beside::of_file(sqlite.path()).await;
+    let mut other = Beside::of_server(&address).await;
+    let number = "SELECT CAST(schema_version AS TEXT) FROM meta UNION ALL SELECT CAST(oldest_compatible AS TEXT) FROM meta";
+    let numbers = beside.texts(number).await;
+    let numbers: Vec<i64> = numbers.iter().map(|text| text.parse().unwrap()).collect();
+    let [schema, oldest] = numbers[..] else {
+        panic!("{numbers:?}")
+    };
+    let file = |schema: i64| {
+        let name = format!("tests/data/texts-{schema:04}.json");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    };
+    if std::env::var_os("UPDATE").is_some() {
+        let kept = serde_json::to_string_pretty(&texts()).unwrap();
+        std::fs::write(file(schema), kept + "\n").unwrap();
+    }
+    for before in oldest..schema {
+        let kept = std::fs::read_to_string(file(before)).unwrap_or_else(|error| {
+            panic!(
+                "{}: {error}: keep the texts before a migration",
+                file(before).display()
+            )
+        });
+        let texts: BTreeMap<String, String> = serde_json::from_str(&kept).unwrap();
+        assert!(texts.len() > 250, "{} texts were kept", texts.len());
+        let mut wrong = not_understood(&mut beside, &texts).await;
+        if before >= POSTGRES {
+            wrong.extend(not_understood(&mut other, &texts).await);
+        }
+        assert!(wrong.is_empty(), "schema {before}: {}", wrong.join("\n"));
+    }
     drop((sqlite, postgres));
 }
 

@@ -89,7 +89,7 @@ pub(super) fn fetch(
         }
         let statement = row.as_ref();
         let columns = columns.get_or_insert_with(|| {
-            let names = statement.column_names().into_iter();
+            let names = statement.column_names();
             names.map(str::to_owned).collect()
         });
         let values = (0..columns.len()).map(|index| {
