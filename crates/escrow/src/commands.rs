@@ -302,21 +302,23 @@ impl Commands<'_> {
             .db
             .write("commands.take_due", async move |tx| {
                 let now = tx.now();
-                let taken = tx
+                let rows = tx
                     .fetch_all(
-                        "UPDATE commands SET leased_until = $2, tries = tries + 1 WHERE (organisation, id) IN \
-                         (SELECT organisation, id FROM commands WHERE state = 'planned' AND due_at <= $1 \
-                          AND (leased_until IS NULL OR leased_until <= $1) \
-                          AND connection NOT IN (SELECT value ->> 0 FROM json_each($4)) ORDER BY due_at LIMIT $3) \
-                         RETURNING organisation, id, epoch, connection, enrollment, type, argument, state, reason, \
-                         tries, created_at, queued_at, answered_at",
-                        params![now, now.plus(lease), limit, except.as_str()],
+                        "SELECT id FROM connections WHERE id NOT IN (SELECT value ->> 0 FROM json_each($2)) AND EXISTS \
+                         (SELECT 1 FROM commands WHERE state = 'planned' AND commands.connection = connections.id \
+                          AND due_at <= $1 AND (leased_until IS NULL OR leased_until <= $1)) ORDER BY id",
+                        params![now, except.as_str()],
                     )
                     .await?;
-                let mut taken = taken
-                    .iter()
-                    .map(Command::from_row)
-                    .collect::<Result<Vec<_>>>()?;
+                let mut taken = Vec::new();
+                for row in rows {
+                    let left = limit - i64::try_from(taken.len()).unwrap_or(limit);
+                    if left <= 0 {
+                        break;
+                    }
+                    let connection: String = row.get("id")?;
+                    taken.extend(take_due_of(tx, &connection, now.plus(lease), left).await?);
+                }
                 // In the order in which they were made, which no engine promises of itself.
                 taken.sort_by(|one, other| one.id.cmp(&other.id));
                 Ok(taken)
@@ -324,7 +326,7 @@ impl Commands<'_> {
             .await
     }
 
-    /// When the next command is to be queued, if any is, those of the connections in `except` left alone.
+    /// When the next command is to be queued that nobody has taken, if any is, those of the connections in `except` left alone.
     ///
     /// # Errors
     /// When the database fails.
@@ -335,9 +337,11 @@ impl Commands<'_> {
             .read(async move |tx| {
                 let row = tx
                     .fetch_one(
-                        "SELECT MIN(CASE WHEN leased_until > due_at THEN leased_until ELSE due_at END) AS due FROM commands WHERE state = 'planned' \
-                         AND connection NOT IN (SELECT value ->> 0 FROM json_each($1))",
-                        params![except.as_str()],
+                        "SELECT MIN(due) AS due FROM (SELECT (SELECT due_at FROM commands WHERE state = 'planned' \
+                         AND commands.connection = connections.id AND (leased_until IS NULL OR leased_until <= $2) \
+                         ORDER BY due_at LIMIT 1) AS due FROM connections \
+                         WHERE id NOT IN (SELECT value ->> 0 FROM json_each($1))) AS each_of",
+                        params![except.as_str(), tx.now()],
                     )
                     .await?;
                 row.get("due")
@@ -533,6 +537,28 @@ impl Commands<'_> {
         self.0.tell(News::Asks);
         Ok(asked)
     }
+}
+
+/// Takes the commands of one connection that are due, those that wait longest first.
+async fn take_due_of(
+    tx: &mut Tx<'_>,
+    connection: &str,
+    leased_until: Timestamp,
+    limit: i64,
+) -> Result<Vec<Command>> {
+    let now = tx.now();
+    tx.fetch_all(
+        "UPDATE commands SET leased_until = $2, tries = tries + 1 WHERE (organisation, id) IN \
+         (SELECT organisation, id FROM commands WHERE state = 'planned' AND connection = $4 AND due_at <= $1 \
+          AND (leased_until IS NULL OR leased_until <= $1) ORDER BY due_at LIMIT $3) \
+         RETURNING organisation, id, epoch, connection, enrollment, type, argument, state, reason, \
+         tries, created_at, queued_at, answered_at",
+        params![now, leased_until, limit, connection],
+    )
+    .await?
+    .iter()
+    .map(Command::from_row)
+    .collect()
 }
 
 /// What came of a person's wish to ask a device again.

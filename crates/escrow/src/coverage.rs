@@ -157,7 +157,8 @@ async fn report(tx: &mut Tx<'_>, organisation: Option<&OrganisationId>) -> Resul
         .fetch_one(
             "SELECT COALESCE(SUM(CASE WHEN window_closes_at > $2 THEN 1 ELSE 0 END), 0) AS closing, \
              COALESCE(SUM(CASE WHEN window_closes_at <= $2 THEN 1 ELSE 0 END), 0) AS closed FROM devices \
-             WHERE ($1 IS NULL OR organisation = $1) AND coverage = 'missing' AND window_closes_at <= $3",
+             WHERE organisation IN (SELECT id FROM organisations WHERE $1 IS NULL OR id = $1) AND coverage = 'missing' \
+             AND window_closes_at <= $3",
             params![named, now, soon],
         )
         .await?;

@@ -23,8 +23,9 @@ use crate::lock_statuses::{self, StatusView};
 use crate::locks::{self, LockStanding, LockSummary};
 use crate::operations::{self, UnlockSummary};
 use crate::permit::{Actor, Edit, OrganisationId, Permit, Read};
-use crate::{Error, Escrow, Result, codes, search};
+use crate::{Error, Escrow, Result, codes};
 
+mod list;
 mod purge;
 mod timeline;
 
@@ -135,7 +136,7 @@ pub struct DeviceView {
 /// Which devices a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only those with a serial number, name, user or product that has a word starting with this.
+    /// Only those with a word starting with this: in the serial number, the name, the product or the model.
     pub search: Option<String>,
     /// Only those of this state.
     pub coverage: Option<CoverageState>,
@@ -195,6 +196,7 @@ macro_rules! select_devices {
         )
     };
 }
+use select_devices;
 
 /// A device, as the ledger works on it.
 #[derive(Clone)]
@@ -599,67 +601,6 @@ impl Devices<'_> {
                     1 => Located::In(found.remove(0)),
                     _ => Located::Several(found),
                 })
-            })
-            .await
-    }
-
-    /// One page of devices, by serial number. `limit` is 1 to 500.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn list(
-        &self,
-        permit: &Permit<Read>,
-        filter: &Filter,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<DeviceSummary>> {
-        let organisation = permit.organisation().clone();
-        let filter = filter.clone();
-        let after = cursor.unwrap_or("").to_owned();
-        let limit = limit.clamp(1, 500);
-        self.0
-            .db
-            .read(async move |tx| {
-                let now = tx.now();
-                let term = filter.search.as_deref().map(search::normal);
-                let until = term.as_deref().map(search::prefix_end);
-                let closing_before = filter.closing.then(|| now.plus(window::WINDOW - window::CLOSING_AFTER));
-                let rows = tx
-                    .fetch_all(
-                        select_devices!(
-                            "devices WHERE devices.organisation = $1 AND devices.serial > $2 \
-                             AND ($3 IS NULL OR coverage = $3) \
-                             AND ($4 IS NULL OR connection = $4) \
-                             AND ($5 IS NULL OR product_type = $5) \
-                             AND ($6 IS NULL OR (coverage = 'missing' AND window_closes_at > $7 AND window_closes_at <= $6)) \
-                             AND ($8 IS NULL OR EXISTS (SELECT 1 FROM device_terms WHERE \
-                                  device_terms.organisation = $1 AND device_terms.term >= $8 AND device_terms.term < $9 \
-                                  AND device_terms.serial = devices.serial)) \
-                             ORDER BY devices.serial LIMIT $10"
-                        ),
-                        params![
-                            organisation.as_str(),
-                            after.as_str(),
-                            filter.coverage.map(CoverageState::as_str),
-                            filter.connection.as_deref(),
-                            filter.product_type.as_deref(),
-                            closing_before,
-                            now,
-                            term.as_deref(),
-                            until.as_deref(),
-                            i64::try_from(limit + 1).unwrap_or(i64::MAX)
-                        ],
-                    )
-                    .await?;
-                let mut items = rows
-                    .iter()
-                    .map(|row| Ok(Device::from_row(row)?.summary(now)))
-                    .collect::<Result<Vec<_>>>()?;
-                let more = items.len() > limit;
-                items.truncate(limit);
-                let next = more.then(|| items.last().map(|d| d.serial.to_string())).flatten();
-                Ok(Page { items, next })
             })
             .await
     }

@@ -63,6 +63,7 @@ const MIGRATIONS: &[Migration] = &[
     // A program of before would bring back from the lock journal what a person had removed.
     migration!(11, "0011_purges", oldest_compatible: 11),
     migration!(12, "0012_replicas", oldest_compatible: 11),
+    migration!(13, "0013_lookups", oldest_compatible: 11),
 ];
 
 /// The schema this program knows.

@@ -140,7 +140,7 @@ mod tests {
                  organisation = wanted.value ->> 0 AND connection = wanted.value ->> 1 AND enrollment = wanted.value ->> 2 \
                  AND closed_at IS NOT NULL AND serial IS NULL AND EXISTS (SELECT 1 FROM held_answers \
                  WHERE held_answers.organisation = epochs.organisation AND held_answers.epoch = epochs.id)",
-                "epochs_of_enrollment (organisation=? AND connection=? AND enrollment=?)",
+                "epochs_nameless (organisation=? AND connection=? AND enrollment=?)",
             ),
             (
                 "EXPLAIN QUERY PLAN SELECT * FROM (SELECT DISTINCT value FROM json_each($1)) AS wanted JOIN epochs ON \
@@ -171,6 +171,31 @@ mod tests {
                 "EXPLAIN QUERY PLAN SELECT last_at FROM lock_statuses WHERE organisation = $1 AND serial = $1 \
                  ORDER BY id DESC LIMIT 1",
                 "lock_statuses_of_device (organisation=? AND serial=?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT id FROM commands WHERE state = 'planned' AND connection = $1 AND due_at <= $1 \
+                 AND (leased_until IS NULL OR leased_until <= $1) ORDER BY due_at LIMIT 64",
+                "commands_due (connection=? AND due_at<?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT term, serial FROM device_terms WHERE organisation = $1 AND (term, serial) > ($1, $1) \
+                 AND term < $1 ORDER BY term, serial LIMIT 500",
+                "USING PRIMARY KEY (organisation=? AND (term,serial)>(?,?) AND term<?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT serial FROM devices WHERE organisation = $1 AND coverage = 'missing' \
+                 AND (window_closes_at, serial) > ($1, $1) AND window_closes_at <= $1 ORDER BY window_closes_at, serial LIMIT 500",
+                "devices_closing (organisation=? AND (window_closes_at,serial)>(?,?) AND window_closes_at<?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT serial FROM devices WHERE organisation = $1 AND coverage = $1 AND serial > $1 \
+                 ORDER BY serial LIMIT 500",
+                "devices_by_coverage (organisation=? AND coverage=? AND serial>?)",
+            ),
+            (
+                "EXPLAIN QUERY PLAN SELECT COUNT(*) FROM devices WHERE organisation IN (SELECT id FROM organisations \
+                 WHERE $1 IS NULL OR id = $1) AND coverage = 'missing' AND window_closes_at <= $1",
+                "devices_closing (organisation=? AND window_closes_at<?)",
             ),
             (
                 "EXPLAIN QUERY PLAN SELECT serial FROM devices WHERE organisation = $1 ORDER BY status_due_at LIMIT 100",

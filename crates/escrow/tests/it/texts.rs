@@ -94,15 +94,16 @@ fn texts() -> BTreeMap<String, String> {
     let mut paths = Vec::new();
     sources(&root, &mut paths);
     let mut texts = BTreeMap::new();
-    for path in paths {
+    let mut macros: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
+    // Twice, for a file may put its texts together with what another defines.
+    for path in paths.iter().chain(&paths) {
         let name = path.strip_prefix(&root).unwrap().display().to_string();
         if LEFT_OUT.iter().any(|of| name.contains(of)) {
             continue;
         }
-        let source = std::fs::read_to_string(&path).unwrap();
+        let source = std::fs::read_to_string(path).unwrap();
         let words = words(source.split("#[cfg(test)]\nmod tests {").next().unwrap());
         let is = |at: usize, other: &str| words.get(at) == Some(&Word::Other(other.to_owned()));
-        let mut macros: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
         let mut at = 0;
         while at < words.len() {
             if is(at, "macro_rules") {
