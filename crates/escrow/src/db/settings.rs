@@ -17,8 +17,6 @@ pub enum LiveSettings {
         foreign_keys: bool,
         /// Whether what is deleted is overwritten.
         secure_delete: bool,
-        /// After how many pages the write-ahead log is moved into the database.
-        autocheckpoint_pages: i64,
     },
     /// PostgreSQL.
     Postgres {
@@ -148,10 +146,6 @@ pub(super) async fn sqlite(tx: &mut Tx<'_>) -> Result<LiveSettings> {
         },
         foreign_keys: pragma("PRAGMA foreign_keys").await? == Value::Int(1),
         secure_delete: pragma("PRAGMA secure_delete").await? == Value::Int(1),
-        autocheckpoint_pages: match pragma("PRAGMA wal_autocheckpoint").await? {
-            Value::Int(pages) => pages,
-            _ => 0,
-        },
     })
 }
 

@@ -556,7 +556,6 @@ async fn the_live_writer_is_set_so_that_a_commit_is_on_disk() {
         synchronous: "full".to_owned(),
         foreign_keys: true,
         secure_delete: true,
-        autocheckpoint_pages: 8000,
     };
     assert_eq!(db.live_settings().await.unwrap(), expected);
 }

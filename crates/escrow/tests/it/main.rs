@@ -5,6 +5,7 @@ mod approvals;
 mod backups;
 mod beside;
 mod commands;
+mod devices;
 mod exports;
 mod keys;
 mod locks;

@@ -3,10 +3,13 @@
 //! A statement runs on the thread that asks for it: a verb's dozen of them would otherwise be a dozen journeys to another thread and back.
 //! The lanes have threads of their own for this.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rusqlite::hooks::Wal;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Error, OpenFlags, Statement, ToSql, ffi};
 
@@ -16,6 +19,10 @@ use super::Access;
 
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 512;
+/// After how many more pages in the write-ahead log these are to be carried into the database.
+const CARRY: i32 = 1_000;
+/// With so many pages in the log whoever writes carries the rest itself, so that it begins anew.
+const RESTART: i32 = 8_000;
 
 fn open(file: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -30,14 +37,90 @@ fn open(file: &Path) -> Result<Connection, Error> {
 
 /// A connection to the database in a file. Of the one that writes, a commit is on disk before it is acknowledged.
 pub(super) fn connect(file: &Path, access: Access) -> Result<Connection, Error> {
-    let connection = open(file)?;
-    connection.execute_batch(match access {
+    let mut connection = open(file)?;
+    match access {
         Access::Write => {
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 8000"
+            connection.execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768",
+            )?;
+            let mut carrier = Carrier::new(file);
+            // What goes wrong here is no failure of the commit, which is on disk: it is tried again after the next.
+            connection.wal_hook(Some(move |log: &mut Wal, pages| {
+                carrier.committed(log, pages);
+                Ok(())
+            }))?;
         }
-        Access::Read => "PRAGMA query_only = ON",
-    })?;
+        Access::Read => connection.execute_batch("PRAGMA query_only = ON")?,
+    }
     Ok(connection)
+}
+
+/// Carries what was committed from the write-ahead log into the database while others are written, on a thread of its own: it is as
+/// much work as the writing.
+struct Carrier {
+    file: PathBuf,
+    carried: i32,
+    thread: Option<(SyncSender<()>, JoinHandle<()>)>,
+}
+
+impl Carrier {
+    fn new(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            carried: 0,
+            thread: None,
+        }
+    }
+
+    /// There are so many pages in the log.
+    fn committed(&mut self, log: &mut Wal, pages: i32) {
+        if pages < self.carried {
+            self.carried = 0;
+        }
+        if pages >= RESTART {
+            if let Err(error) = log.checkpoint() {
+                tracing::debug!(%error, "the write-ahead log was not carried into the database");
+            }
+        } else if pages - self.carried >= CARRY {
+            self.carried = pages;
+            if self.thread.is_none() {
+                self.thread = Self::start(self.file.clone());
+            }
+            if let Some((wake, _)) = &self.thread {
+                // Full means that it is to wake up already.
+                let _ = wake.try_send(());
+            }
+        }
+    }
+
+    fn start(file: PathBuf) -> Option<(SyncSender<()>, JoinHandle<()>)> {
+        let (wake, woken) = sync_channel(1);
+        let carry = move || {
+            let carried = open(&file).and_then(|connection| {
+                while woken.recv().is_ok() {
+                    connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")?;
+                }
+                Ok(())
+            });
+            if let Err(error) = carried {
+                tracing::warn!(%error, "the write-ahead log is carried into the database by whoever writes, which is slower");
+            }
+        };
+        let name = "escrow-carrier".to_owned();
+        let thread = std::thread::Builder::new().name(name).spawn(carry).ok()?;
+        Some((wake, thread))
+    }
+}
+
+/// Its connection is closed when this returns.
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        if let Some((wake, thread)) = self.thread.take() {
+            drop(wake);
+            // A panic there has been reported.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// What begins a transaction.
@@ -109,7 +192,10 @@ pub(super) fn fetch(
 }
 
 /// Closes it. What SQLite could not flush stays in the write-ahead log, where the next opening finds it.
-pub(super) fn close(connection: Connection) {
+pub(super) fn close(mut connection: Connection) {
+    // The carrier's connection goes first, so that the last one tidies up.
+    let let_go = connection.wal_hook(None::<fn(&mut Wal, i32) -> Result<(), Error>>);
+    debug_assert!(let_go.is_ok());
     if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "a database connection did not close cleanly");
     }
@@ -164,5 +250,53 @@ impl From<Error> for Fault {
             }
             _ => Self::Engine(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_carried_into_the_database_and_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, log) = (folder.path().join("db"), folder.path().join("db-wal"));
+        std::fs::write(&file, []).unwrap();
+        let size = |path: &Path| path.metadata().map_or(0, |of| of.len());
+        let connection = connect(&file, Access::Write).unwrap();
+        script(&connection, "CREATE TABLE things (bytes BLOB)").unwrap();
+        let add = || {
+            let sql = "INSERT INTO things (bytes) VALUES (zeroblob($1))";
+            execute(&connection, sql, &[Value::Int(4 << 20)]).unwrap();
+        };
+        // Far from where the writer does it.
+        for _ in 0..3 {
+            add();
+        }
+        while size(&file) < 4 << 20 {
+            std::thread::yield_now();
+        }
+        for _ in 0..24 {
+            add();
+        }
+        assert!(size(&log) < 48 << 20, "{} bytes of log", size(&log));
+        close(connection);
+        assert!(!log.exists(), "the last connection tidies up");
+        let connection = connect(&file, Access::Read).unwrap();
+        let rows = fetch(&connection, "SELECT COUNT(*) FROM things", &[], 9).unwrap();
+        assert!(rows[0].first() == Some(&Value::Int(27)));
+    }
+
+    #[test]
+    fn a_parameter_is_told_by_its_number_wherever_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("db");
+        std::fs::write(&file, []).unwrap();
+        let connection = connect(&file, Access::Write).unwrap();
+        let params = [Value::Int(1), Value::Int(2)];
+        let rows = fetch(&connection, "SELECT $2 - $1, $2", &params, 9).unwrap();
+        let values: Vec<Value> = rows.into_iter().next().unwrap().into_values().collect();
+        assert!(values == [Value::Int(1), Value::Int(2)]);
+        assert!(fetch(&connection, "SELECT $3", &params, 9).is_err());
     }
 }
