@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use self::chain::{Sealer, Turn};
 pub use self::checkpoint::Checkpoint;
-pub(crate) use self::entry::{Entry, record};
+pub(crate) use self::entry::{Entry, record, record_all};
 pub use self::outlet::Outlet;
 pub use self::retain::{RetainError, Retained, Retention};
 use self::row::Next;

@@ -10,7 +10,7 @@ use seal::{Fingerprint, KeyId, Keyring, Purpose};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use crate::db::{Row, Tx, params};
+use crate::db::{Row, Tx, Value, params};
 use crate::ledger::{DeviceKey, Ledger, NewObservation};
 use crate::permit::{Edit, OrganisationId, Permit};
 use crate::{Error, Escrow, Result, audit};
@@ -395,32 +395,39 @@ pub(crate) async fn of_keys(tx: &mut Tx<'_>, keys: &str) -> Result<Vec<(DeviceKe
     Ok(known)
 }
 
-/// Writes a new row.
-pub(crate) async fn insert(tx: &mut Tx<'_>, new: &NewCode, now: Timestamp) -> Result<()> {
-    let reported = (new.origin == CodeOrigin::Device).then_some(new.exact.as_str());
-    tx.execute(
+/// Writes new rows.
+pub(crate) async fn insert(tx: &mut Tx<'_>, rows: Vec<Vec<Value>>) -> Result<()> {
+    tx.execute_each(
         "INSERT INTO codes (organisation, id, serial, kind, origin, shape, fingerprint, fingerprint_key, exact, cell, \
          reported_exact, topic, note, created_at, seen_at) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)",
-        params![
-            new.key.0.as_str(),
-            new.id.0.as_str(),
-            new.key.1.as_str(),
-            new.kind.as_str(),
-            new.origin.as_str(),
-            shape_name(new.shape),
-            new.fingerprint.hex(),
-            new.fingerprint.key_id().to_string(),
-            new.exact.as_str(),
-            new.cell.clone(),
-            reported,
-            new.topic.as_deref(),
-            new.note.as_deref(),
-            now
-        ],
+        rows,
     )
     .await?;
     Ok(())
+}
+
+impl NewCode {
+    /// Every column that it begins with.
+    pub(crate) fn to_row(&self, now: Timestamp) -> Vec<Value> {
+        let reported = (self.origin == CodeOrigin::Device).then_some(self.exact.as_str());
+        params![
+            self.key.0.as_str(),
+            self.id.0.as_str(),
+            self.key.1.as_str(),
+            self.kind.as_str(),
+            self.origin.as_str(),
+            shape_name(self.shape),
+            self.fingerprint.hex(),
+            self.fingerprint.key_id().to_string(),
+            self.exact.as_str(),
+            self.cell.clone(),
+            reported,
+            self.topic.as_deref(),
+            self.note.as_deref(),
+            now
+        ]
+    }
 }
 
 /// A code that is to be kept.

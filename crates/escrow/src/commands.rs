@@ -6,9 +6,8 @@ use std::time::Duration;
 use activation_lock::asking::{self, Trigger};
 use activation_lock::device::SerialNumber;
 use activation_lock::time::Timestamp;
-use serde_json::json;
 
-use crate::db::{Row, Tx, list, params};
+use crate::db::{Row, Tx, Value, list, params};
 use crate::enrollments::Epoch;
 use crate::ledger::Ledger;
 use crate::news::News;
@@ -199,21 +198,21 @@ impl Command {
     }
 
     /// Every column, in the order of [`crate::ledger`]'s statement.
-    pub(crate) fn to_json(&self, cause: Option<&str>) -> serde_json::Value {
-        json!([
+    pub(crate) fn to_row(&self, cause: Option<&str>) -> Vec<Value> {
+        params![
             self.organisation.as_str(),
-            self.id,
-            self.epoch,
-            self.connection,
-            self.enrollment,
+            self.id.as_str(),
+            self.epoch.as_str(),
+            self.connection.as_str(),
+            self.enrollment.as_str(),
             self.what.request_type(),
             self.what.argument(),
-            cause,
+            cause.unwrap_or_default(),
             self.state.as_str(),
-            self.reason,
+            self.reason.as_deref(),
             self.created_at,
             self.answered_at
-        ])
+        ]
     }
 
     /// The pending commands of these epochs; `keys` is a JSON array of organisation and epoch.

@@ -394,6 +394,16 @@ impl<'t> Tx<'t> {
         Ok(self.connection.execute(sql, params).await?)
     }
 
+    /// Runs an `INSERT` with one list of `VALUES` for each row, in turn, in as few journeys as the engine allows. Gives the number of
+    /// rows it changed.
+    pub(crate) async fn execute_each(
+        &mut self,
+        sql: &'static str,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<u64> {
+        Ok(self.connection.execute_each(sql, rows).await?)
+    }
+
     /// All rows.
     pub(crate) async fn fetch_all(
         &mut self,

@@ -10,12 +10,11 @@ use activation_lock::observation::{Authenticate, DeviceInformation};
 use activation_lock::time::Timestamp;
 use activation_lock::window;
 use serde::Serialize;
-use serde_json::json;
 
 use crate::codes::CodeView;
 use crate::commands::Command;
 use crate::coverage::CoverageState;
-use crate::db::{Row, Tx, params};
+use crate::db::{Row, Tx, Value, params};
 use crate::enrollments::{Epoch, EpochFacts, EpochState, OpenedBy};
 use crate::ledger::{DeviceKey, Ledger, Told};
 use crate::listing::{self, Listing};
@@ -353,31 +352,31 @@ impl Device {
     }
 
     /// Every column, in the order of [`crate::ledger`]'s statement.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        json!([
+    pub(crate) fn to_row(&self) -> Vec<Value> {
+        params![
             self.organisation.as_str(),
-            self.serial,
-            self.product_type,
+            self.serial.as_str(),
+            self.product_type.as_ref().map(ProductType::as_str),
             self.product_source.map(IdentitySource::as_str),
-            self.cellular.imei,
-            self.cellular.imei2,
-            self.cellular.meid,
+            self.cellular.imei.as_ref().map(Imei::as_str),
+            self.cellular.imei2.as_ref().map(Imei::as_str),
+            self.cellular.meid.as_ref().map(Meid::as_str),
             self.cellular_source.map(IdentitySource::as_str),
-            self.model_name,
-            self.device_name,
-            self.os_version,
-            self.device_code,
-            self.connection,
+            self.model_name.as_deref(),
+            self.device_name.as_deref(),
+            self.os_version.as_deref(),
+            self.device_code.as_ref().map(|code| code.0.as_str()),
+            self.connection.as_deref(),
             self.coverage.as_str(),
-            self.coverage_reason,
+            self.coverage_reason.as_deref(),
             self.window_evidence.map(window::Evidence::as_str),
             self.window_opened_at,
             self.window_opened_at.map(|at| at.plus(window::WINDOW)),
-            self.suspect,
+            self.suspect.as_deref(),
             self.created_at,
             self.seen_at,
             self.listed_at
-        ])
+        ]
     }
 
     /// Takes in what a device told of itself. A value from a better source is not replaced by one of a worse.

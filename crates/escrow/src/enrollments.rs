@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::connections::ConnectionRef;
-use crate::db::{Row, Tx, params};
+use crate::db::{Row, Tx, Value, params};
 use crate::ledger::{EnrollmentKey, Ledger};
 use crate::news::News;
 use crate::permit::OrganisationId;
@@ -421,26 +421,26 @@ impl Epoch {
     }
 
     /// Every column, in the order of [`crate::ledger`]'s statement.
-    pub(crate) fn to_json(&self, next_ask_at: Option<Timestamp>) -> serde_json::Value {
+    pub(crate) fn to_row(&self, next_ask_at: Option<Timestamp>) -> Vec<Value> {
         let facts = serde_json::to_string(&self.facts).expect("facts are plain values");
-        json!([
+        params![
             self.organisation.as_str(),
-            self.id,
-            self.connection,
-            self.enrollment,
+            self.id.as_str(),
+            self.connection.as_str(),
+            self.enrollment.as_str(),
             self.kind.as_str(),
-            self.serial,
-            self.udid,
-            self.topic,
+            self.serial.as_ref().map(SerialNumber::as_str),
+            self.udid.as_deref(),
+            self.topic.as_deref(),
             self.opened_by.as_str(),
             self.opened_at,
             self.event_at,
             self.authenticated_at,
             self.enrolled_at,
             self.state.as_str(),
-            self.state_reason,
+            self.state_reason.as_deref(),
             self.closed_at,
-            self.code,
+            self.code.as_ref().map(|code| code.0.as_str()),
             self.code_at,
             facts,
             self.last_asked_at,
@@ -448,7 +448,7 @@ impl Epoch {
             self.answers_lost_at,
             next_ask_at,
             self.seen_at
-        ])
+        ]
     }
 
     /// Whether its answers may move the current code (R1, R5).

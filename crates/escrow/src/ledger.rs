@@ -506,10 +506,7 @@ impl<'e> Ledger<'e> {
         self.write_commands(tx).await?;
         self.write_codes(tx).await?;
         self.write_held(tx).await?;
-        for entry in std::mem::take(&mut self.audit) {
-            audit::record(tx, self.escrow, entry).await?;
-        }
-        Ok(())
+        audit::record_all(tx, self.escrow, std::mem::take(&mut self.audit)).await
     }
 
     async fn write_devices(&mut self, tx: &mut Tx<'_>) -> Result<()> {
@@ -521,15 +518,11 @@ impl<'e> Ledger<'e> {
         if changed.is_empty() {
             return Ok(());
         }
-        tx.execute(
+        tx.execute_each(
             "INSERT INTO devices (organisation, serial, product_type, product_source, imei, imei2, meid, \
              cellular_source, model_name, device_name, os_version, device_code, connection, coverage, coverage_reason, \
              window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at, listed_at) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12, value ->> 13, \
-             value ->> 14, value ->> 15, CAST(value ->> 16 AS BIGINT), CAST(value ->> 17 AS BIGINT), value ->> 18, \
-             CAST(value ->> 19 AS BIGINT), CAST(value ->> 20 AS BIGINT), CAST(value ->> 21 AS BIGINT) \
-             FROM json_each($1) WHERE true \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
              ON CONFLICT (organisation, serial) DO UPDATE SET product_type = excluded.product_type, \
              product_source = excluded.product_source, imei = excluded.imei, imei2 = excluded.imei2, \
              meid = excluded.meid, cellular_source = excluded.cellular_source, model_name = excluded.model_name, \
@@ -538,7 +531,7 @@ impl<'e> Ledger<'e> {
              coverage_reason = excluded.coverage_reason, window_evidence = excluded.window_evidence, \
              window_opened_at = excluded.window_opened_at, window_closes_at = excluded.window_closes_at, \
              suspect = excluded.suspect, seen_at = excluded.seen_at, listed_at = excluded.listed_at",
-            params![rows(changed.iter().map(|device| device.to_json()))],
+            changed.iter().map(|device| device.to_row()).collect(),
         )
         .await?;
         let mut counts: BTreeMap<(OrganisationId, &'static str), (CoverageState, i64)> =
@@ -563,7 +556,7 @@ impl<'e> Ledger<'e> {
                     continue;
                 }
                 let (had, has) = (search::words(&had), search::words(&has));
-                let row = |term: &String| json!([organisation, term, serial, source]);
+                let row = |term: &String| params![organisation, term, serial, source];
                 gone.extend(had.iter().filter(|term| !has.contains(term)).map(row));
                 come.extend(has.iter().filter(|term| !had.contains(term)).map(row));
             }
@@ -573,7 +566,7 @@ impl<'e> Ledger<'e> {
                 coverage::count(tx, &organisation, state, change).await?;
             }
         }
-        search::change(tx, rows(gone), rows(come)).await
+        search::change(tx, gone, come).await
     }
 
     async fn write_epochs(&mut self, tx: &mut Tx<'_>) -> Result<()> {
@@ -584,23 +577,21 @@ impl<'e> Ledger<'e> {
         }
         // Closed ones first: an enrollment has one live epoch at a time.
         changed.sort_by_key(|entry| entry.epoch.closed_at.is_none());
-        tx.execute(
+        tx.execute_each(
             "INSERT INTO epochs (organisation, id, connection, enrollment, kind, serial, udid, topic, opened_by, \
              opened_at, event_at, authenticated_at, enrolled_at, state, state_reason, closed_at, code, code_at, facts, \
              last_asked_at, triggered_at, answers_lost_at, next_ask_at, seen_at) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             value ->> 7, value ->> 8, CAST(value ->> 9 AS BIGINT), CAST(value ->> 10 AS BIGINT), \
-             CAST(value ->> 11 AS BIGINT), CAST(value ->> 12 AS BIGINT), value ->> 13, value ->> 14, \
-             CAST(value ->> 15 AS BIGINT), value ->> 16, CAST(value ->> 17 AS BIGINT), value ->> 18, \
-             CAST(value ->> 19 AS BIGINT), CAST(value ->> 20 AS BIGINT), CAST(value ->> 21 AS BIGINT), \
-             CAST(value ->> 22 AS BIGINT), CAST(value ->> 23 AS BIGINT) FROM json_each($1) WHERE true \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24) \
              ON CONFLICT (organisation, id) DO UPDATE SET serial = excluded.serial, udid = excluded.udid, \
              topic = excluded.topic, authenticated_at = excluded.authenticated_at, enrolled_at = excluded.enrolled_at, \
              state = excluded.state, state_reason = excluded.state_reason, closed_at = excluded.closed_at, \
              code = excluded.code, code_at = excluded.code_at, facts = excluded.facts, \
              last_asked_at = excluded.last_asked_at, triggered_at = excluded.triggered_at, \
              answers_lost_at = excluded.answers_lost_at, next_ask_at = excluded.next_ask_at, seen_at = excluded.seen_at",
-            params![rows(changed.iter().map(|entry| entry.epoch.to_json(entry.next_ask_at)))],
+            changed
+                .iter()
+                .map(|entry| entry.epoch.to_row(entry.next_ask_at))
+                .collect(),
         )
         .await?;
         Ok(())
@@ -620,24 +611,24 @@ impl<'e> Ledger<'e> {
             (a.command.state.is_pending(), &a.command.id)
                 .cmp(&(b.command.state.is_pending(), &b.command.id))
         });
-        tx.execute(
+        tx.execute_each(
             "INSERT INTO commands (organisation, id, epoch, connection, enrollment, type, argument, cause, state, reason, \
              due_at, tries, created_at, answered_at) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
-             COALESCE(value ->> 7, ''), value ->> 8, value ->> 9, CAST(value ->> 10 AS BIGINT), 0, \
-             CAST(value ->> 10 AS BIGINT), CAST(value ->> 11 AS BIGINT) FROM json_each($1) WHERE true \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, $11, $12) \
              ON CONFLICT (organisation, id) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
              answered_at = excluded.answered_at, leased_until = NULL",
-            params![rows(changed.iter().map(|entry| entry.command.to_json(entry.cause.as_deref())))],
+            changed
+                .iter()
+                .map(|entry| entry.command.to_row(entry.cause.as_deref()))
+                .collect(),
         )
         .await?;
         Ok(())
     }
 
     async fn write_codes(&mut self, tx: &mut Tx<'_>) -> Result<()> {
-        for new in &self.new_codes {
-            codes::insert(tx, new, self.now).await?;
-        }
+        let new = self.new_codes.iter().map(|new| new.to_row(self.now));
+        codes::insert(tx, new.collect()).await?;
         let seen: Vec<Json> = self
             .codes
             .iter()
@@ -676,28 +667,23 @@ impl<'e> Ledger<'e> {
         if self.observations.is_empty() {
             return Ok(());
         }
-        let observations: Vec<Json> = self
-            .observations
-            .iter()
-            .map(|o| {
-                json!([
-                    o.key.0.as_str(),
-                    self.new_id(),
-                    o.key.1.as_str(),
-                    o.code.0,
-                    o.standing,
-                    o.epoch,
-                    o.command,
-                    o.event_at.0,
-                    self.now.0
-                ])
-            })
-            .collect();
-        tx.execute(
+        let observations = self.observations.iter().map(|o| {
+            params![
+                o.key.0.as_str(),
+                self.new_id(),
+                o.key.1.as_str(),
+                o.code.0.as_str(),
+                o.standing,
+                o.epoch.as_deref(),
+                o.command.as_deref(),
+                o.event_at,
+                self.now
+            ]
+        });
+        tx.execute_each(
             "INSERT INTO code_observations (organisation, id, serial, code, standing, epoch, command, event_at, \
-             recorded_at) SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
-             value ->> 6, CAST(value ->> 7 AS BIGINT), CAST(value ->> 8 AS BIGINT) FROM json_each($1)",
-            params![rows(observations)],
+             recorded_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            observations.collect(),
         )
         .await?;
         Ok(())

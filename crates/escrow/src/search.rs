@@ -2,7 +2,7 @@
 //! range of them.
 
 use crate::Result;
-use crate::db::{Tx, params};
+use crate::db::{Tx, Value};
 
 /// The form in which words are stored and looked up: lower case, without surrounding space.
 pub(crate) fn normal(text: &str) -> String {
@@ -28,25 +28,24 @@ pub(crate) fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Removes and adds words; both are JSON arrays of organisation, word, serial number and source.
-pub(crate) async fn change(tx: &mut Tx<'_>, gone: String, come: String) -> Result<()> {
-    if gone != "[]" {
+/// Removes and adds words; each is organisation, word, serial number and source.
+pub(crate) async fn change(
+    tx: &mut Tx<'_>,
+    gone: Vec<Vec<Value>>,
+    come: Vec<Vec<Value>>,
+) -> Result<()> {
+    for word in gone {
         tx.execute(
-            "DELETE FROM device_terms WHERE (organisation, term, serial, source) IN \
-             (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each($1))",
-            params![gone],
+            "DELETE FROM device_terms WHERE organisation = $1 AND term = $2 AND serial = $3 AND source = $4",
+            word,
         )
         .await?;
     }
-    if come != "[]" {
-        tx.execute(
-            "INSERT INTO device_terms (organisation, term, serial, source) \
-             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each($1) WHERE true \
-             ON CONFLICT DO NOTHING",
-            params![come],
-        )
-        .await?;
-    }
+    tx.execute_each(
+        "INSERT INTO device_terms (organisation, term, serial, source) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        come,
+    )
+    .await?;
     Ok(())
 }
 

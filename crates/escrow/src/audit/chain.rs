@@ -11,7 +11,7 @@ use activation_lock::time::Timestamp;
 use seal::Link;
 
 use super::horizon::Horizon;
-use crate::db::{Row, Tx, params};
+use crate::db::{Row, Tx, Value, params};
 use crate::{Error, Escrow, Result};
 
 /// How long a sealer's lease lasts from its last act.
@@ -132,9 +132,10 @@ impl Sealer {
             .write("audit.seal", async move |tx| {
                 in_turn(tx, &id, async |tx, standing| {
                     let rows = unsealed(tx, BATCH).await?;
-                    for row in &rows {
-                        append(tx, standing, row).await?;
-                    }
+                    let links = rows.iter().map(|row| append(standing, row)).collect();
+                    let sql = "INSERT INTO audit_chain (position, organisation, audit_row, writer, counter, link) \
+                         VALUES ($1, $2, $3, $4, $5, $6)";
+                    tx.execute_each(sql, links).await?;
                     Ok(u32::try_from(rows.len()).unwrap_or(u32::MAX))
                 })
                 .await
@@ -212,24 +213,20 @@ impl Unsealed {
     }
 }
 
-async fn append(tx: &mut Tx<'_>, standing: &mut Standing, row: &Unsealed) -> Result<()> {
+/// The next link, as a row.
+fn append(standing: &mut Standing, row: &Unsealed) -> Vec<Value> {
     standing.position += 1;
     standing.link = standing
         .link
         .next(standing.position, &row.text, &row.mac_key, &row.mac);
-    tx.execute(
-        "INSERT INTO audit_chain (position, organisation, audit_row, writer, counter, link) VALUES ($1, $2, $3, $4, $5, $6)",
-        params![
-            number(standing.position),
-            row.organisation.as_str(),
-            row.id.as_str(),
-            row.writer.as_str(),
-            number(row.counter),
-            standing.link.hex()
-        ],
-    )
-    .await?;
-    Ok(())
+    params![
+        number(standing.position),
+        row.organisation.as_str(),
+        row.id.as_str(),
+        row.writer.as_str(),
+        number(row.counter),
+        standing.link.hex()
+    ]
 }
 
 /// For each writer that is known, the number of its last row in the chain: 0 when there is none.

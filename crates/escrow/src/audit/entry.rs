@@ -3,7 +3,7 @@
 use activation_lock::time::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
-use crate::db::{Tx, params};
+use crate::db::{Tx, Value, params};
 use crate::permit::{Actor, OrganisationId};
 use crate::{Escrow, Result};
 
@@ -91,30 +91,48 @@ pub(crate) async fn record(tx: &mut Tx<'_>, escrow: &Escrow, entry: Entry) -> Re
 
 /// The same, and gives the row's identifier.
 pub(super) async fn insert(tx: &mut Tx<'_>, escrow: &Escrow, entry: Entry) -> Result<String> {
+    let (id, row) = row(tx, escrow, entry)?;
+    tx.execute(INSERT, row).await?;
+    Ok(id)
+}
+
+/// Puts entries on record, in their order.
+pub(crate) async fn record_all(
+    tx: &mut Tx<'_>,
+    escrow: &Escrow,
+    entries: Vec<Entry>,
+) -> Result<()> {
+    let mut rows = Vec::with_capacity(entries.len());
+    for entry in entries {
+        rows.push(row(tx, escrow, entry)?.1);
+    }
+    tx.execute_each(INSERT, rows).await.map(drop)
+}
+
+const INSERT: &str = "INSERT INTO audit (organisation, id, at, actor, action, subject, result, text, mac_key, mac, writer, \
+     counter) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+
+/// The next row of this transaction's writer: its identifier, and its columns.
+fn row(tx: &mut Tx<'_>, escrow: &Escrow, entry: Entry) -> Result<(String, Vec<Value>)> {
     let (id, at) = (tx.new_id().to_string(), tx.now());
     let (writer, counter) = tx.next_audit_row()?;
     let text = entry.text(&id, at, &writer, counter);
     let mac = escrow.keyring().mac(&text);
-    tx.execute(
-        "INSERT INTO audit (organisation, id, at, actor, action, subject, result, text, mac_key, mac, writer, counter) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        params![
-            &entry.organisation,
-            id.as_str(),
-            at,
-            entry.actor.principal(),
-            entry.action,
-            entry.subject,
-            entry.result,
-            text,
-            mac.key_id().to_string(),
-            mac.hex(),
-            &*writer,
-            counter
-        ],
-    )
-    .await?;
-    Ok(id)
+    let row = params![
+        &entry.organisation,
+        id.as_str(),
+        at,
+        entry.actor.principal(),
+        entry.action,
+        entry.subject,
+        entry.result,
+        text,
+        mac.key_id().to_string(),
+        mac.hex(),
+        &*writer,
+        counter
+    ];
+    Ok((id, row))
 }
 
 /// JSON with sorted keys and no spaces, whatever order a map keeps them in.

@@ -229,6 +229,28 @@ impl Connection {
         self.run(sql, params).await
     }
 
+    /// Runs an `INSERT` with one list of `VALUES` for each row; gives the number of rows it changed.
+    pub(super) async fn execute_each(
+        &mut self,
+        sql: &'static str,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<u64, Fault> {
+        let mut changed = 0;
+        if let Link::Sqlite(_) = self.link {
+            for row in rows {
+                changed += self.run(sql, row).await?;
+            }
+            return Ok(changed);
+        }
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let (together, text) = postgres::together(sql, rows.len());
+            let params = rows.by_ref().take(together).flatten().collect();
+            changed += self.run(AssertSqlSafe(text), params).await?;
+        }
+        Ok(changed)
+    }
+
     async fn run(&mut self, sql: impl SqlSafeStr, params: Vec<Value>) -> Result<u64, Fault> {
         let sql = sql.into_sql_str();
         let done = match &mut self.link {

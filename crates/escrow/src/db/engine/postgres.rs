@@ -1,5 +1,6 @@
 //! PostgreSQL: how connections are made and statements run. Knows sqlx's types for it, and nobody else does.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,6 +141,44 @@ pub(super) async fn execute(
         .rows_affected())
 }
 
+/// How many rows one statement inserts at most.
+const TOGETHER: usize = 64;
+
+/// An `INSERT` with one list of `VALUES`, for as many of `rows` as it takes at once: a power of two, so that a connection prepares
+/// few texts. A parameter keeps its place within its row.
+pub(super) fn together(sql: &str, rows: usize) -> (usize, String) {
+    let together = (1 << rows.max(1).ilog2()).min(TOGETHER);
+    let begin = sql.find("VALUES (").map_or(sql.len(), |at| at + 7);
+    let mut depth = 0;
+    let closes = |&(_, letter): &(usize, char)| {
+        depth += i32::from(letter == '(') - i32::from(letter == ')');
+        depth == 0
+    };
+    let end = sql[begin..].char_indices().find(closes);
+    let end = end.map_or(sql.len(), |(at, _)| begin + at + 1);
+    // What stands between the dollars begins with the number of a parameter.
+    let mut parts = sql[begin..end].split('$');
+    let first = parts.next().unwrap_or_default();
+    let parts: Vec<(usize, &str)> = parts
+        .map(|part| {
+            let digits = part
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(part.len());
+            (part[..digits].parse().unwrap_or(0), &part[digits..])
+        })
+        .collect();
+    let width = parts.iter().map(|(number, _)| *number).max().unwrap_or(0);
+    let mut text = sql[..begin].to_owned();
+    for row in 0..together {
+        text.push_str(if row == 0 { first } else { ", (" });
+        for (number, rest) in &parts {
+            let _ = write!(text, "${}{rest}", row * width + number);
+        }
+    }
+    text.push_str(&sql[end..]);
+    (together, text)
+}
+
 /// The rows, at most so many of them.
 pub(super) async fn fetch(
     connection: &mut PgConnection,
@@ -219,4 +258,23 @@ fn value(row: &PgRow, index: usize) -> Result<Value, sqlx::Error> {
             return Err(sqlx::Error::Decode(what.into()));
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_insert_of_many_rows_repeats_its_list() {
+        let sql =
+            "INSERT INTO t (a, b, c) VALUES ($1, COALESCE($2, ''), $1) ON CONFLICT (a) DO NOTHING";
+        assert_eq!(together(sql, 1), (1, sql.to_owned()));
+        let (rows, text) = together(sql, 3);
+        assert_eq!(rows, 2);
+        assert_eq!(
+            text,
+            "INSERT INTO t (a, b, c) VALUES ($1, COALESCE($2, ''), $1), ($3, COALESCE($4, ''), $3) ON CONFLICT (a) DO NOTHING"
+        );
+        assert_eq!(together(sql, 1_000).0, TOGETHER);
+    }
 }

@@ -160,10 +160,12 @@ impl Writer {
         lost(counted, connection)?;
         // Where each statement is a journey, one verb alone does without a savepoint.
         let alone = is_shared && jobs.len() == 1;
+        let mut next = "SAVEPOINT verb";
         for job in jobs {
             if !alone {
-                let marked = connection.script("SAVEPOINT verb").await;
+                let marked = connection.script(next).await;
                 lost(marked, connection)?;
+                next = "RELEASE verb; SAVEPOINT verb";
             }
             let mark = self.counter.mark();
             let mut tx = Tx::new(
@@ -189,11 +191,8 @@ impl Writer {
                 let undone = connection.script("ROLLBACK TO verb").await;
                 lost(undone, connection)?;
             }
-            if !alone {
-                let released = connection.script("RELEASE verb").await;
-                lost(released, connection)?;
-            }
         }
+        // The last savepoint ends with the transaction.
         let stored = self.counter.store(connection).await;
         lost(stored, connection)?;
         let committed = connection.script("COMMIT").await;
