@@ -113,19 +113,10 @@ impl Db {
             hooks: Arc::default(),
         };
         let audited = Arc::new(Notify::new());
-        let mut writers = Vec::new();
-        let mut next = Some(connection);
-        for _ in 0..place.connections().0 {
-            let mut connection = match next.take() {
-                Some(connection) => connection,
-                None => place.connect(Access::Write).await?,
-            };
-            let counter = Counter::open(&mut connection, &common.ids, now).await?;
-            let writer = Writer::new(common.clone(), connection, counter, audited.clone());
-            writers.push(writer);
-        }
+        let counter = Counter::open(&mut connection, &common.ids, now).await?;
+        let writer = Writer::new(common.clone(), connection, counter, audited.clone());
         let hooks = common.hooks.clone();
-        let writer = lane::start_writers(writers, &folder)?;
+        let writer = lane::start_writer(writer, &folder)?;
         let news = lane::start_news(common.clone(), writer.clone())?;
         Ok(Self(Arc::new(Inner {
             place,
@@ -257,6 +248,17 @@ impl Db {
             return self.read(settings::postgres).await;
         }
         self.write("db.live_settings", settings::sqlite).await
+    }
+
+    /// How large it is, in bytes.
+    pub(crate) async fn bytes(&self) -> Result<u64> {
+        let sql = if self.0.place.is_shared() {
+            "SELECT pg_database_size(current_database()) AS bytes"
+        } else {
+            "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()"
+        };
+        let size = self.read(async move |tx| tx.fetch_one(sql, params![]).await?.get("bytes"));
+        size.await
     }
 
     /// Ends it: waits for the verbs in line, closes the connections and unlocks the folder. Later verbs are refused.

@@ -422,7 +422,11 @@ impl Epoch {
 
     /// Every column, in the order of [`crate::ledger`]'s statement.
     pub(crate) fn to_row(&self, next_ask_at: Option<Timestamp>) -> Vec<Value> {
-        let facts = serde_json::to_string(&self.facts).expect("facts are plain values");
+        let mut facts = serde_json::to_value(&self.facts).expect("facts are plain values");
+        // Most are not known of most epochs: what is not there takes no room.
+        if let Some(known) = facts.as_object_mut() {
+            known.retain(|_, fact| !fact.is_null());
+        }
         params![
             self.organisation.as_str(),
             self.id.as_str(),
@@ -442,7 +446,7 @@ impl Epoch {
             self.closed_at,
             self.code.as_ref().map(|code| code.0.as_str()),
             self.code_at,
-            facts,
+            facts.to_string(),
             self.last_asked_at,
             self.triggered_at,
             self.answers_lost_at,

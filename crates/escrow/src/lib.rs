@@ -364,6 +364,14 @@ impl Escrow {
         self.db.live_settings().await
     }
 
+    /// How large the database is, in bytes. On SQLite without its write-ahead log.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn database_bytes(&self) -> Result<u64> {
+        self.db.bytes().await
+    }
+
     /// Devices: list, show, correct.
     #[must_use]
     pub fn devices(&self) -> devices::Devices<'_> {

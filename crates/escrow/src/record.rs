@@ -30,6 +30,8 @@ mod known;
 mod line;
 
 pub(crate) use follow::follow_up;
+#[cfg(test)]
+pub(crate) use known::mark_of;
 use known::{mark, not_on_record};
 pub(crate) use line::Line;
 

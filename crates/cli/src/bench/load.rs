@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+/// The longest answer that is taken, in bytes.
+const LONGEST: usize = 1 << 20;
+
 /// A connection to the server.
 pub(super) struct Connection {
     stream: TcpStream,
@@ -19,12 +22,22 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
-            answer: vec![0; 4096],
+            answer: vec![0; LONGEST],
         })
     }
 
-    /// Sends a whole request and waits for the whole answer. Gives its status.
-    pub(super) async fn ask(&mut self, request: &[u8]) -> io::Result<u16> {
+    /// Sends a whole request and waits for the whole answer. Gives its status, and how many milliseconds that took.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the clock of the product counts in whole milliseconds, and an answer may take less"
+    )]
+    pub(super) async fn ask(&mut self, request: &[u8]) -> io::Result<(u16, f64)> {
+        let sent = std::time::Instant::now();
+        let status = self.answer(request).await?;
+        Ok((status, sent.elapsed().as_secs_f64() * 1000.0))
+    }
+
+    async fn answer(&mut self, request: &[u8]) -> io::Result<u16> {
         self.stream.write_all(request).await?;
         let mut filled = 0;
         loop {
@@ -37,7 +50,7 @@ impl Connection {
                 return Ok(status);
             }
             if filled == self.answer.len() {
-                return Err(io::Error::other("the answer is longer than a webhook's"));
+                return Err(io::Error::other("the answer is longer than any should be"));
             }
         }
     }

@@ -58,6 +58,7 @@ pub(super) async fn measure(place: &Place, devices: u32, in_flight: u32) -> Resu
         per_second: unlocked as f64 / seconds,
         median_ms: None,
         worst_in_a_hundred_ms: None,
+        worst_in_a_thousand_ms: None,
     })
 }
 

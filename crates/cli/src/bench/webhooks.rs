@@ -5,6 +5,7 @@ use activation_lock::bypass_code::BypassCode;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
 use super::load::Connection;
@@ -32,7 +33,20 @@ pub(super) async fn measure(
         .connect(&name, &mdm, api_key, Some(COMMANDS_A_SECOND))
         .await?;
     let running = lifecycle::start(setup(escrow.clone(), settings())).await?;
-    let address = running.address();
+    let figure = send(running.address(), &name, &key, connections, seconds).await?;
+    running.stop().await;
+    mdm.stop().await;
+    Ok(figure)
+}
+
+/// Sends webhooks of devices that enrol, on so many connections at once, to a server that knows the MDM by this name and key.
+pub(super) async fn send(
+    address: SocketAddr,
+    name: &str,
+    key: &str,
+    connections: u32,
+    seconds: u64,
+) -> Result<Figure, Broken> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
 
     let clock = lifecycle::clock();
@@ -40,22 +54,21 @@ pub(super) async fn measure(
     let until = began.plus(Duration::from_secs(seconds));
     let mut senders = JoinSet::new();
     for number in 0..connections {
-        let (clock, key, name) = (clock.clone(), key.clone(), name.clone());
+        let (clock, key, name) = (clock.clone(), key.clone(), name.to_owned());
         senders.spawn(async move {
             let mut connection = Connection::new(address).await?;
             let mut took = Vec::new();
             'devices: for device in 0.. {
                 for event in events(connections, number, device) {
                     let request = request(&name, &key, &event);
-                    let sent = clock.now();
-                    if sent >= until {
+                    if clock.now() >= until {
                         break 'devices;
                     }
-                    let status = connection.ask(&request).await?;
+                    let (status, milliseconds) = connection.ask(&request).await?;
                     if status != 200 {
                         return Err(std::io::Error::other(format!("a webhook got {status}")));
                     }
-                    took.push(clock.now().since(sent).as_secs_f64() * 1000.0);
+                    took.push(milliseconds);
                 }
             }
             Ok(took)
@@ -66,20 +79,8 @@ pub(super) async fn measure(
         took.extend(sender??);
     }
     let seconds = seconds_since(began);
-    running.stop().await;
-    mdm.stop().await;
 
-    took.sort_by(f64::total_cmp);
-    let at = |part: f64| took.get((took.len() as f64 * part) as usize).copied();
-    Ok(Figure {
-        what: "webhooks",
-        connections,
-        count: took.len() as u64,
-        seconds,
-        per_second: took.len() as f64 / seconds,
-        median_ms: at(0.5),
-        worst_in_a_hundred_ms: at(0.99),
-    })
+    Ok(Figure::of_answers("webhooks", connections, seconds, took))
 }
 
 /// What one device sends: Authenticate, TokenUpdate, and an answer with its code.

@@ -12,9 +12,6 @@ use url::{Host, Url};
 
 /// How many connections a process has to a server when nothing else is said.
 const CONNECTIONS: usize = 8;
-/// How many of them write. Each commits what stands in line together, and more of them get in each other's way: with four, two of three
-/// transactions had to be run again.
-const WRITERS: usize = 2;
 
 /// Which database a vault is in.
 #[derive(Clone, Debug, Default)]
@@ -82,10 +79,10 @@ impl PostgresAddress {
         &self.servers
     }
 
-    /// How many connections write at the same time, and how many read.
-    pub(super) fn connections(&self) -> (usize, usize) {
-        let writers = (self.connections / 2).min(WRITERS);
-        (writers, self.connections - writers)
+    /// How many connections read. One more writes, and commits what stands in line together: several would only get in each other's
+    /// way (with four, two of three transactions had to be run again).
+    pub(super) fn readers(&self) -> usize {
+        self.connections - 1
     }
 
     /// Whether a password is in it.
@@ -293,14 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn two_connections_write_and_the_others_read() {
-        let of = |text: &str| parse(text).map(|address| address.connections());
-        assert_eq!(of("postgres://u@h/d"), Ok((2, 6)));
-        assert_eq!(of("postgres://u@h/d?connections=2"), Ok((1, 1)));
-        assert_eq!(
-            of("postgres://u@h/d?sslmode=disable&connections=5"),
-            Ok((2, 3))
-        );
+    fn one_connection_writes_and_the_others_read() {
+        let of = |text: &str| parse(text).map(|address| address.readers());
+        assert_eq!(of("postgres://u@h/d"), Ok(7));
+        assert_eq!(of("postgres://u@h/d?connections=2"), Ok(1));
+        assert_eq!(of("postgres://u@h/d?sslmode=disable&connections=5"), Ok(4));
         for bad in ["1", "101", "many"] {
             let text = format!("postgres://u@h/d?connections={bad}");
             assert!(matches!(of(&text), Err(BadAddress::Value(_))), "{bad}");

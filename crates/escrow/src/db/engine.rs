@@ -79,11 +79,11 @@ impl Place {
         }
     }
 
-    /// How many connections write at the same time, and how many read.
-    pub(super) fn connections(&self) -> (usize, usize) {
+    /// How many connections read; one more writes.
+    pub(super) fn readers(&self) -> usize {
         match &self.database {
-            Database::Embedded => (1, 4),
-            Database::Postgres(address) => address.connections(),
+            Database::Embedded => 4,
+            Database::Postgres(address) => address.readers(),
         }
     }
 

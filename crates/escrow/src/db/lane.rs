@@ -220,20 +220,20 @@ pub(super) fn start_news(
     Ok(Some(sender))
 }
 
-/// Starts a thread for each writer.
-pub(super) fn start_writers(
-    writers: Vec<Writer>,
+/// Starts the thread that writes.
+pub(super) fn start_writer(
+    writer: Writer,
     folder: &Arc<Folder>,
 ) -> std::result::Result<mpsc::Sender<Message>, OpenError> {
-    let lane = |writer: Writer| async move |inbox| writer.run(inbox).await;
-    start_line("escrow-writer", folder, writers.into_iter().map(lane))
+    let lane = async move |inbox| writer.run(inbox).await;
+    start_line("escrow-writer", folder, std::iter::once(lane))
 }
 
 /// Starts the threads that read.
 pub(super) fn start_readers(
     common: &Common,
 ) -> std::result::Result<mpsc::Sender<Message>, OpenError> {
-    let connections = common.place.connections().1;
+    let connections = common.place.readers();
     // A statement holds its thread where it runs in this process; where a server runs it, one thread waits for many.
     let threads = if common.place.is_shared() {
         1

@@ -303,4 +303,33 @@ mod tests {
         connection.close().await;
         drop(locked);
     }
+
+    #[tokio::test]
+    async fn r22_an_event_that_was_known_to_an_earlier_program_still_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let locked = Folder::lock(folder.path(), true).unwrap();
+        let place = Place::new(folder.path(), Database::Embedded);
+        let mut connection = place.connect(Access::Write).await.unwrap();
+        for migration in &MIGRATIONS[..12] {
+            apply(&mut connection, migration, "sandbox", START)
+                .await
+                .unwrap();
+        }
+        let (id, digest) = ("01a21b8b-6e01-7f11-89fd-523d007a688f", "ab".repeat(32));
+        let sql = "INSERT INTO received_events (organisation, connection, event_at, digest, received_at) \
+             VALUES ('o', $1, $2, $3, 7)";
+        let row = params![id, START, digest.as_str()];
+        connection.execute(sql, row).await.unwrap();
+        migrate(&mut connection, folder.path(), DataKind::Sandbox, START)
+            .await
+            .unwrap();
+        let sql = "SELECT mark, received_at FROM received_marks";
+        let row = connection.fetch_optional(sql, params![]).await;
+        let row = row.unwrap().unwrap();
+        let mark = crate::record::mark_of(id, START, &[0xab; 32]);
+        assert_eq!(row.column::<String>("mark").unwrap(), mark);
+        assert_eq!(row.column::<i64>("received_at").unwrap(), 7);
+        connection.close().await;
+        drop(locked);
+    }
 }

@@ -154,10 +154,9 @@ mod tests {
                 "epochs_disputed",
             ),
             (
-                "EXPLAIN QUERY PLAN DELETE FROM received_events WHERE (organisation, connection, event_at, digest) IN \
-                 (SELECT organisation, connection, event_at, digest FROM received_events \
-                  WHERE received_at <= $1 ORDER BY received_at LIMIT 10000)",
-                "received_events_by_age (received_at<?)",
+                "EXPLAIN QUERY PLAN SELECT mark FROM received_marks WHERE mark >= $1 AND mark < $1 AND received_at <= $1 \
+                 ORDER BY mark LIMIT 10000",
+                "USING PRIMARY KEY (mark>? AND mark<?)",
             ),
             (
                 "EXPLAIN QUERY PLAN SELECT id FROM lock_calls WHERE serial = $1 AND began_at >= $1 AND id <> $1 LIMIT 1",

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Incoming, is_of_no_use};
-use activation_lock::time::DAY;
+use activation_lock::time::{DAY, Timestamp};
 
-use crate::db::{Tx, params};
+use crate::db::{Tx, list, params};
 use crate::{Escrow, Result};
 
 /// For so long an event that comes again is recognised (R22).
@@ -15,53 +15,41 @@ const KEPT_FOR: Duration = Duration::from_secs(30 * DAY.as_secs());
 /// Marks forgotten in one transaction, so that no webhook has to wait long for it.
 const AT_ONCE: i64 = 10_000;
 
-/// What makes an event the same event: organisation, connection, time and hash of the body (R22).
-pub(super) type Mark = (String, String, i64, String);
+pub(super) fn mark(event: &Incoming) -> String {
+    mark_of(&event.connection.id, event.observation.at, &event.digest)
+}
 
-pub(super) fn mark(event: &Incoming) -> Mark {
-    let Incoming {
-        connection,
-        digest,
-        observation,
-    } = event;
-    let digest = data_encoding::HEXLOWER.encode(digest);
-    (
-        connection.organisation.as_str().to_owned(),
-        connection.id.clone(),
-        observation.at.0,
-        digest,
-    )
+/// What makes an event the same event: its time, the connection and the hash of its body (R22); in that order, so that the marks of a day
+/// stand together. Of the connection it has the part that is random, and of the hash one half.
+pub(crate) fn mark_of(connection: &str, at: Timestamp, digest: &[u8; 32]) -> String {
+    let connection = connection.get(24..).unwrap_or_default();
+    let digest = data_encoding::HEXLOWER.encode(&digest[..16]);
+    format!("{}{connection}{digest}", beginning(at))
+}
+
+/// What the marks of a time begin with.
+fn beginning(at: Timestamp) -> String {
+    format!("{:016x}", at.0)
 }
 
 /// Marks the events as received, and gives the marks of those that had not been.
 pub(super) async fn not_on_record(
     tx: &mut Tx<'_>,
     events: &[Arc<Incoming>],
-) -> Result<HashSet<Mark>> {
-    let marks: Vec<_> = events
+) -> Result<HashSet<String>> {
+    let marks = events
         .iter()
         .filter(|event| !is_of_no_use(event.observation.kind))
-        .map(|event| mark(event))
-        .collect();
+        .map(|event| mark(event));
     let now = tx.now();
     let rows = tx
         .fetch_all(
-            "INSERT INTO received_events (organisation, connection, event_at, digest, received_at) \
-             SELECT value ->> 0, value ->> 1, CAST(value ->> 2 AS BIGINT), value ->> 3, $2 FROM json_each($1) \
-             WHERE true ON CONFLICT DO NOTHING RETURNING organisation, connection, event_at, digest",
-            params![serde_json::json!(marks).to_string(), now],
+            "INSERT INTO received_marks (mark, received_at) SELECT value ->> 0, $2 FROM json_each($1) \
+             WHERE true ON CONFLICT DO NOTHING RETURNING mark",
+            params![list(marks), now],
         )
         .await?;
-    let mut fresh = HashSet::with_capacity(rows.len());
-    for row in rows {
-        fresh.insert((
-            row.get("organisation")?,
-            row.get("connection")?,
-            row.get("event_at")?,
-            row.get("digest")?,
-        ));
-    }
-    Ok(fresh)
+    rows.iter().map(|row| row.get("mark")).collect()
 }
 
 impl Escrow {
@@ -70,25 +58,32 @@ impl Escrow {
     /// # Errors
     /// When the database fails; what was forgotten by then stays so.
     pub async fn sweep_known_events(&self) -> Result<u64> {
+        // Those of an MDM whose clock is ahead stand at the end.
         let mut swept = 0;
-        loop {
-            let gone = self
-                .db
-                .write("record.sweep_known_events", async move |tx| {
-                    let oldest = tx.now().minus(KEPT_FOR);
-                    tx.execute(
-                        "DELETE FROM received_events WHERE (organisation, connection, event_at, digest) IN \
-                         (SELECT organisation, connection, event_at, digest FROM received_events \
-                          WHERE received_at <= $1 ORDER BY received_at LIMIT $2)",
-                        params![oldest, AT_ONCE],
-                    )
-                    .await
-                })
-                .await?;
-            swept += gone;
-            if gone < AT_ONCE.unsigned_abs() {
-                return Ok(swept);
+        for is_ahead in [false, true] {
+            loop {
+                let gone = self
+                    .db
+                    .write("record.sweep_known_events", async move |tx| {
+                        let (now, oldest) = (tx.now(), tx.now().minus(KEPT_FOR));
+                        let (from, until) = match is_ahead {
+                            false => (String::new(), beginning(oldest)),
+                            true => (beginning(now), "g".to_owned()),
+                        };
+                        tx.execute(
+                            "DELETE FROM received_marks WHERE mark IN (SELECT mark FROM received_marks \
+                             WHERE mark >= $1 AND mark < $2 AND received_at <= $3 ORDER BY mark LIMIT $4)",
+                            params![from, until, oldest, AT_ONCE],
+                        )
+                        .await
+                    })
+                    .await?;
+                swept += gone;
+                if gone < AT_ONCE.unsigned_abs() {
+                    break;
+                }
             }
         }
+        Ok(swept)
     }
 }

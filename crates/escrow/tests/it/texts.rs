@@ -12,7 +12,8 @@ use crate::beside::Beside;
 use crate::support::Vault;
 
 /// What speaks to one engine alone, and what is put together in another way: the exchange of keys runs all of its own.
-const LEFT_OUT: [&str; 7] = [
+const LEFT_OUT: [&str; 8] = [
+    "db.rs",
     "db/engine",
     "db/settings.rs",
     "db/statistics.rs",
