@@ -62,6 +62,25 @@ pub(crate) fn keep_memory_private() -> Result<(), Failure> {
         })
 }
 
+/// Lets this process have as many files open as the system allows it, and gives how many connections that leaves room for, when some are
+/// left for the database, the MDMs and Apple: 16,384 at most, which take up to 300 MB while they are idle.
+pub(crate) fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Some systems name a maximum that they do not grant.
+    let files = match setrlimit(Resource::Nofile, wanted) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let files = files.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    files.saturating_sub(256).clamp(16, 16_384)
+}
+
 /// Keeps what is in memory out of the swap, where the system allows a process to lock as much as it likes. True when it is so.
 pub(crate) fn keep_memory_out_of_swap() -> bool {
     // With a limit, locking would one day refuse the memory that is needed.

@@ -110,6 +110,7 @@ async fn production(
     let mut settings = config
         .settings()
         .map_err(|error| Failure::new(error.to_string()))?;
+    settings.connections = machine::connections();
     does(&mut settings);
     let says = if settings.serves { "serves" } else { "works" };
     if !(settings.serves && settings.works)

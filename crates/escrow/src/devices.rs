@@ -227,7 +227,17 @@ pub(crate) struct Device {
     pub(crate) changed: bool,
     /// The texts it is found by, as they are on file.
     terms_on_file: [String; 4],
+    /// Where it stands in lists, as it is on file; `None` when the device is new.
+    place_on_file: Option<Place>,
 }
+
+/// What decides where a device stands in lists, and so in indexes.
+type Place = (
+    Option<ProductType>,
+    Option<String>,
+    CoverageState,
+    Option<Timestamp>,
+);
 
 impl Device {
     pub(crate) fn new(key: &DeviceKey, now: Timestamp) -> Self {
@@ -255,6 +265,7 @@ impl Device {
             lock: None,
             changed: true,
             terms_on_file: Default::default(),
+            place_on_file: None,
         }
     }
 
@@ -291,9 +302,25 @@ impl Device {
             lock: Some(LockStanding::from_row(row)?),
             changed: false,
             terms_on_file: Default::default(),
+            place_on_file: None,
         };
         device.terms_on_file = device.texts();
+        device.place_on_file = Some(device.place());
         Ok(device)
+    }
+
+    fn place(&self) -> Place {
+        (
+            self.product_type.clone(),
+            self.connection.clone(),
+            self.coverage,
+            self.window_opened_at,
+        )
+    }
+
+    /// Whether it stands elsewhere in lists than on file.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.place_on_file != Some(self.place())
     }
 
     /// Devices by key; `keys` is a JSON array of organisation and serial number.

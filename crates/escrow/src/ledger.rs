@@ -46,7 +46,11 @@ pub(crate) struct EpochEntry {
     pub(crate) epoch: Epoch,
     pub(crate) next_ask_at: Option<Timestamp>,
     pub(crate) changed: bool,
+    /// What of it is in indexes, as it is on file; `None` when it is new.
+    place_on_file: Option<EpochPlace>,
 }
+
+type EpochPlace = (Option<SerialNumber>, EpochState, Option<Timestamp>);
 
 /// A command in the ledger.
 struct CommandEntry {
@@ -75,6 +79,43 @@ pub(crate) struct Ledger<'e> {
 /// Rows for one JSON parameter.
 fn rows(rows: impl IntoIterator<Item = Json>) -> String {
     Json::Array(rows.into_iter().collect()).to_string()
+}
+
+/// Writes devices. Columns of indexes are set only where they change: to set one is to write the index.
+macro_rules! upsert_devices {
+    ($places:literal) => {
+        concat!(
+            "INSERT INTO devices (organisation, serial, product_type, product_source, imei, imei2, meid, \
+             cellular_source, model_name, device_name, os_version, device_code, connection, coverage, coverage_reason, \
+             window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at, listed_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
+             ON CONFLICT (organisation, serial) DO UPDATE SET product_source = excluded.product_source, imei = excluded.imei, \
+             imei2 = excluded.imei2, meid = excluded.meid, cellular_source = excluded.cellular_source, \
+             model_name = excluded.model_name, device_name = excluded.device_name, os_version = excluded.os_version, \
+             device_code = excluded.device_code, coverage_reason = excluded.coverage_reason, \
+             window_evidence = excluded.window_evidence, window_opened_at = excluded.window_opened_at, \
+             suspect = excluded.suspect, seen_at = excluded.seen_at, listed_at = excluded.listed_at",
+            $places
+        )
+    };
+}
+
+/// Writes epochs, as devices are written.
+macro_rules! upsert_epochs {
+    ($places:literal) => {
+        concat!(
+            "INSERT INTO epochs (organisation, id, connection, enrollment, kind, serial, udid, topic, opened_by, \
+             opened_at, event_at, authenticated_at, enrolled_at, state, state_reason, closed_at, code, code_at, facts, \
+             last_asked_at, triggered_at, answers_lost_at, next_ask_at, seen_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24) \
+             ON CONFLICT (organisation, id) DO UPDATE SET udid = excluded.udid, topic = excluded.topic, \
+             authenticated_at = excluded.authenticated_at, enrolled_at = excluded.enrolled_at, \
+             state_reason = excluded.state_reason, code = excluded.code, code_at = excluded.code_at, facts = excluded.facts, \
+             last_asked_at = excluded.last_asked_at, triggered_at = excluded.triggered_at, \
+             answers_lost_at = excluded.answers_lost_at, next_ask_at = excluded.next_ask_at, seen_at = excluded.seen_at",
+            $places
+        )
+    };
 }
 
 impl<'e> Ledger<'e> {
@@ -310,6 +351,7 @@ impl<'e> Ledger<'e> {
             epoch,
             next_ask_at: None,
             changed: true,
+            place_on_file: None,
         });
         let at = self.epochs.len() - 1;
         self.inherit_held(at);
@@ -518,22 +560,18 @@ impl<'e> Ledger<'e> {
         if changed.is_empty() {
             return Ok(());
         }
+        let (moved, others): (Vec<_>, Vec<_>) =
+            changed.iter().partition(|device| device.has_moved());
+        let rows = |devices: Vec<&&Device>| devices.iter().map(|device| device.to_row()).collect();
         tx.execute_each(
-            "INSERT INTO devices (organisation, serial, product_type, product_source, imei, imei2, meid, \
-             cellular_source, model_name, device_name, os_version, device_code, connection, coverage, coverage_reason, \
-             window_evidence, window_opened_at, window_closes_at, suspect, created_at, seen_at, listed_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
-             ON CONFLICT (organisation, serial) DO UPDATE SET product_type = excluded.product_type, \
-             product_source = excluded.product_source, imei = excluded.imei, imei2 = excluded.imei2, \
-             meid = excluded.meid, cellular_source = excluded.cellular_source, model_name = excluded.model_name, \
-             device_name = excluded.device_name, os_version = excluded.os_version, device_code = excluded.device_code, \
-             connection = excluded.connection, coverage = excluded.coverage, \
-             coverage_reason = excluded.coverage_reason, window_evidence = excluded.window_evidence, \
-             window_opened_at = excluded.window_opened_at, window_closes_at = excluded.window_closes_at, \
-             suspect = excluded.suspect, seen_at = excluded.seen_at, listed_at = excluded.listed_at",
-            changed.iter().map(|device| device.to_row()).collect(),
+            upsert_devices!(
+                ", product_type = excluded.product_type, connection = excluded.connection, coverage = excluded.coverage, \
+                 window_closes_at = excluded.window_closes_at"
+            ),
+            rows(moved),
         )
         .await?;
+        tx.execute_each(upsert_devices!(""), rows(others)).await?;
         let mut counts: BTreeMap<(OrganisationId, &'static str), (CoverageState, i64)> =
             BTreeMap::new();
         let (mut gone, mut come) = (Vec::new(), Vec::new());
@@ -577,23 +615,20 @@ impl<'e> Ledger<'e> {
         }
         // Closed ones first: an enrollment has one live epoch at a time.
         changed.sort_by_key(|entry| entry.epoch.closed_at.is_none());
+        let (moved, others): (Vec<_>, Vec<_>) = changed.iter().partition(|entry| entry.has_moved());
+        let rows = |entries: Vec<&&EpochEntry>| {
+            let rows = entries.iter();
+            rows.map(|entry| entry.epoch.to_row(entry.next_ask_at))
+                .collect()
+        };
         tx.execute_each(
-            "INSERT INTO epochs (organisation, id, connection, enrollment, kind, serial, udid, topic, opened_by, \
-             opened_at, event_at, authenticated_at, enrolled_at, state, state_reason, closed_at, code, code_at, facts, \
-             last_asked_at, triggered_at, answers_lost_at, next_ask_at, seen_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24) \
-             ON CONFLICT (organisation, id) DO UPDATE SET serial = excluded.serial, udid = excluded.udid, \
-             topic = excluded.topic, authenticated_at = excluded.authenticated_at, enrolled_at = excluded.enrolled_at, \
-             state = excluded.state, state_reason = excluded.state_reason, closed_at = excluded.closed_at, \
-             code = excluded.code, code_at = excluded.code_at, facts = excluded.facts, \
-             last_asked_at = excluded.last_asked_at, triggered_at = excluded.triggered_at, \
-             answers_lost_at = excluded.answers_lost_at, next_ask_at = excluded.next_ask_at, seen_at = excluded.seen_at",
-            changed
-                .iter()
-                .map(|entry| entry.epoch.to_row(entry.next_ask_at))
-                .collect(),
+            upsert_epochs!(
+                ", serial = excluded.serial, state = excluded.state, closed_at = excluded.closed_at"
+            ),
+            rows(moved),
         )
         .await?;
+        tx.execute_each(upsert_epochs!(""), rows(others)).await?;
         Ok(())
     }
 
@@ -694,9 +729,18 @@ impl EpochEntry {
     fn unchanged(epoch: Epoch) -> Self {
         Self {
             next_ask_at: epoch.next_ask_at,
+            place_on_file: Some(Self::place(&epoch)),
             epoch,
             changed: false,
         }
+    }
+
+    fn place(epoch: &Epoch) -> EpochPlace {
+        (epoch.serial.clone(), epoch.state, epoch.closed_at)
+    }
+
+    fn has_moved(&self) -> bool {
+        self.place_on_file != Some(Self::place(&self.epoch))
     }
 }
 

@@ -14,11 +14,13 @@ pub(crate) fn prefix_end(prefix: &str) -> String {
     format!("{prefix}\u{10ffff}")
 }
 
-/// The words of a text: the whole of it, and every part between spaces and punctuation, at most 32 of 64 characters.
+/// The words of a text: the whole of it, and every part between spaces and punctuation that is more than one letter or digit (of those
+/// that take one byte: in other scripts one sign may be a word), at most 32 of 64 characters.
 pub(crate) fn words(text: &str) -> Vec<String> {
     let whole = normal(text);
+    let parts = whole.split(|c: char| !c.is_alphanumeric());
     let mut words: Vec<String> = std::iter::once(whole.as_str())
-        .chain(whole.split(|c: char| !c.is_alphanumeric()))
+        .chain(parts.filter(|part| part.len() > 1))
         .filter(|word| !word.is_empty())
         .map(|word| word.chars().take(64).collect())
         .collect();
@@ -55,8 +57,10 @@ mod tests {
 
     #[test]
     fn a_device_is_found_by_the_whole_and_by_each_word() {
-        assert_eq!(words("Anna's iPad"), ["anna", "anna's ipad", "ipad", "s"]);
-        assert_eq!(words("iPad4,1"), ["1", "ipad4", "ipad4,1"]);
+        assert_eq!(words("Anna's iPad"), ["anna", "anna's ipad", "ipad"]);
+        assert_eq!(words("iPad4,1"), ["ipad4", "ipad4,1"]);
+        assert_eq!(words("王 X"), ["王", "王 x"]);
+        assert_eq!(words("X"), ["x"]);
         assert!(words("  ").is_empty());
     }
 
