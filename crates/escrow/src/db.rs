@@ -25,6 +25,8 @@ mod fault;
 mod folder;
 mod ids;
 mod lane;
+#[cfg(debug_assertions)]
+mod noted;
 mod schema;
 mod settings;
 mod statistics;
@@ -223,6 +225,7 @@ impl Db {
         F: AsyncFn(&mut Tx<'_>) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        self.note::<F>();
         let (job, answer) = Waiting::new(name, verb);
         Self::send(&self.0.writer, job).await?;
         answer.await.unwrap_or_else(|_| Err(self.lost(name).into()))
@@ -234,11 +237,18 @@ impl Db {
         F: AsyncFn(&mut Tx<'_>) -> Result<T> + Send + 'static,
         T: Send + 'static,
     {
+        self.note::<F>();
         let (job, answer) = Waiting::new("read", verb);
         Self::send(&self.0.readers, job).await?;
         answer
             .await
             .unwrap_or_else(|_| Err(self.lost("read").into()))
+    }
+
+    /// Tests want to know which verbs they run.
+    fn note<F>(&self) {
+        #[cfg(debug_assertions)]
+        noted::note(std::any::type_name::<F>(), self.is_shared());
     }
 
     /// How the database keeps what is committed, read back from a connection that writes: what `doctor` shows, and a test holds to its

@@ -1,0 +1,177 @@
+//! Every verb has a case on both engines: compares the verbs in the sources with those that a test run has noted (`scripts/test`).
+//! Its argument is the folder of the notes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "it is a tool of the tests"
+)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Verbs without a case on both engines here: those that only a database in a file has, and then those that are tested through the
+/// server alone, which are to get one.
+const WITHOUT: &[&str] = &[
+    "audit::free_lease",
+    "commands::free_leases",
+    "duties::free",
+    "operations::lease::free_leases_of_earlier_incarnations",
+    "backups::settle",
+    "keys::take_over", // of vaults that are older than keys of their own
+    "audit::note_verification",
+    "audit::outlet::undelivered",
+    "audit::unauthenticated::unauthenticated",
+    "backups::abandon",
+    "backups::forget",
+    "backups::list",
+    "business_apis::get",
+    "business_apis::open",
+    "business_apis::remove",
+    "connections::list",
+    "connections::list_with_removed",
+    "coverage::report",
+    "coverage::total",
+    "lock_statuses::of_device",
+    "notices::remove",
+    "notices::rotate_secret",
+    "notices::delivery::failing",
+    "notices::delivery::sweep",
+    "operations::of_device",
+    "people::count",
+    "replicas::beat",
+    "replicas::end",
+    "replicas::list",
+    "server_tokens::find",
+    "server_tokens::list_now",
+    "sessions::end_all_of",
+    "sessions::list_of",
+    "sessions::sweep",
+    "sessions::provider::begin_with_provider",
+    "sessions::throttle::forget_failures",
+];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// A verb in the sources.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Verb {
+    module: String,
+    /// The function whose closure it is.
+    function: String,
+    /// The function that is handed over in a closure's place.
+    handed: Option<String>,
+}
+
+impl Verb {
+    fn name(&self) -> String {
+        let function = self.handed.as_ref().unwrap_or(&self.function);
+        format!("{}::{function}", self.module)
+    }
+
+    /// Whether a note, the type of a closure or function, is of this verb.
+    fn is_noted_as(&self, note: &str) -> bool {
+        if let Some(handed) = &self.handed {
+            return note.ends_with(&format!("::{handed}"));
+        }
+        let module = match self.module.as_str() {
+            "lib" => "escrow::".to_owned(),
+            module => format!("escrow::{module}::"),
+        };
+        let of = |end: &str| note.contains(&format!("::{}{end}", self.function));
+        note.contains(&module) && note.ends_with("{{closure}}") && (of("::{{") || of("<"))
+    }
+}
+
+/// What is handed to the database in the sources.
+fn verbs() -> BTreeSet<Verb> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    sources(&root, &mut paths);
+    let mut verbs = BTreeSet::new();
+    for path in paths {
+        let name = path.strip_prefix(&root).unwrap().with_extension("");
+        let module = name.to_string_lossy().replace('/', "::");
+        if module.contains("tests") {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let code = source.lines().filter(|line| !line.trim().starts_with("//"));
+        let code = code
+            .map(|line| line.trim_start().to_owned() + "\n")
+            .collect::<String>();
+        let code = code.replace("db\n.", "db.");
+        for (at, call) in code
+            .match_indices("db.write(")
+            .chain(code.match_indices("db.read("))
+        {
+            let before = &code[..at];
+            let begin = before.rfind("fn ").unwrap() + 3;
+            let function = before[begin..].split(['(', '<']).next().unwrap();
+            let mut given = code[at + call.len()..].trim_start();
+            if call == "db.write(" {
+                given = given.split_once(',').unwrap().1.trim_start();
+            }
+            let handed = given.split([')', ',']).next().unwrap().trim();
+            let handed = (!given.starts_with("async")).then(|| handed.rsplit("::").next().unwrap());
+            verbs.insert(Verb {
+                module: module.clone(),
+                function: function.to_owned(),
+                handed: handed.map(str::to_owned),
+            });
+        }
+    }
+    verbs
+}
+
+fn main() -> ExitCode {
+    let folder = std::env::args().nth(1).expect("the folder of the notes");
+    let mut notes = Vec::new();
+    sources(Path::new(&folder), &mut notes);
+    let notes: BTreeSet<String> = notes
+        .iter()
+        .flat_map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    let verbs = verbs();
+    let mut wrong = Vec::new();
+    for verb in &verbs {
+        let ran = |engine: &str| {
+            let mut notes = notes.iter().filter_map(|note| note.strip_prefix(engine));
+            notes.any(|note| verb.is_noted_as(note))
+        };
+        let name = verb.name();
+        let is_excused = WITHOUT.contains(&name.as_str());
+        match ran("sqlite ") && ran("postgres ") {
+            true if is_excused => wrong.push(format!("{name} has a case by now: take it off the list in {}", file!())),
+            false if !is_excused => wrong.push(format!(
+                "no test runs the verb {name} on both engines: give it a case in crates/escrow/tests/it"
+            )),
+            _ => {}
+        }
+    }
+    eprintln!(
+        "verbs: {} in the sources, {} notes",
+        verbs.len(),
+        notes.len()
+    );
+    if wrong.is_empty() && verbs.len() > 150 {
+        return ExitCode::SUCCESS;
+    }
+    for line in wrong {
+        eprintln!("{line}");
+    }
+    ExitCode::FAILURE
+}
