@@ -12,6 +12,7 @@ use escrow::Escrow;
 use escrow::clock::{Clock, Sleep};
 use escrow::replicas::Replica;
 use seal::Random;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -160,6 +161,20 @@ pub async fn start(setup: Setup) -> Result<Running, StartError> {
     }
 }
 
+/// How many connections may stand before the door. Whoever comes when that many do waits a second before trying again.
+const AT_THE_DOOR: u32 = 4096;
+
+fn listener(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A server that starts anew need not wait for connections of the one before to fade.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(AT_THE_DOOR)?.into_std()
+}
+
 async fn assemble(setup: Setup) -> Result<Running, StartError> {
     let settings = setup.settings;
     refuse_unsafe(&settings)?;
@@ -169,8 +184,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         address: settings.listen,
         error,
     };
-    let listener = TcpListener::bind(settings.listen).map_err(listen)?;
-    listener.set_nonblocking(true).map_err(listen)?;
+    let listener = listener(settings.listen).map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let url = match &settings.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),

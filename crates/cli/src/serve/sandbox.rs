@@ -149,7 +149,8 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
     })
     .await
     .map_err(|error| broken(&error))?;
-    let settings = settings(listen, &world).map_err(|error| broken(&error))?;
+    let mut settings = settings(listen, &world).map_err(|error| broken(&error))?;
+    settings.connections = machine::connections();
     let owner = Owner::new(escrow, "sandbox", ORGANISATION)
         .await
         .map_err(|error| broken(&error))?;
