@@ -9,6 +9,7 @@ mod devices;
 mod exports;
 mod keys;
 mod locks;
+mod looks;
 mod notices;
 mod operations;
 mod people;

@@ -127,3 +127,33 @@ async fn a_channel_whose_secret_does_not_open_is_in_nobodys_way() {
     let delivery = claim(&vault).await.unwrap();
     assert_eq!(delivery.channel.name, "whole");
 }
+
+#[tokio::test]
+async fn a_channel_gets_another_secret_shows_that_it_fails_and_is_removed() {
+    let vault = Vault::new().await;
+    let channel = channel(&vault, "chat").await;
+    let permit: Permit<Admin> = vault.permit("notices").await;
+    let notices = vault.escrow.notices();
+    let rotated = notices.rotate_secret(&permit, &channel.id).await.unwrap();
+    assert!(rotated.is_some());
+    test(&vault, &channel).await;
+    let delivery = claim(&vault).await.unwrap();
+    assert_eq!(delivery.secrets.len(), 2, "the one before still signs");
+    let refused = Taken::Later("it said 503".to_owned(), None);
+    notices.finish(&delivery, &refused).await.unwrap();
+    let failing = notices.failing().await.unwrap();
+    assert_eq!(failing[0].0, "chat");
+    assert!(failing[0].2.contains("503"), "{}", failing[0].2);
+    assert!(notices.remove(&permit, &channel.id).await.unwrap());
+    assert!(!notices.remove(&permit, &channel.id).await.unwrap());
+    assert!(notices.failing().await.unwrap().is_empty());
+    assert!(claim(&vault).await.is_none());
+    let left = async || {
+        let mut beside = crate::beside::Beside::of(vault.escrow.folder()).await;
+        beside.texts("SELECT id FROM notices").await.len()
+    };
+    assert_eq!(left().await, 1);
+    vault.clock.advance(Duration::from_secs(200 * 86_400));
+    notices.sweep().await.unwrap();
+    assert_eq!(left().await, 0);
+}

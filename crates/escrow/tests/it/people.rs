@@ -661,3 +661,50 @@ async fn who_is_reset_proves_themselves_anew() {
         zoe.view.id
     );
 }
+
+#[tokio::test]
+async fn who_manages_people_sees_their_sessions_and_ends_them() {
+    let vault = Vault::new().await;
+    let zoe = settled(&vault, "zoe", &[Role::Connections]).await;
+    let session = zoe.session(&vault).await;
+    let permit: Permit<Admin> = vault.permit("people").await;
+    let sessions = vault.escrow.sessions();
+    let live = async || {
+        let listed = sessions.list_of(&permit, &zoe.view).await.unwrap();
+        listed.iter().filter(|one| one.is_live(vault.now())).count()
+    };
+    let before = live().await;
+    assert!(before > 0);
+    sessions.end_all_of(&permit, &zoe.view).await.unwrap();
+    assert_eq!(live().await, 0);
+    assert!(actor(&vault, &session).await.is_none());
+    // What ended long ago is forgotten, and whoever was made to wait is not any more.
+    let people = vault.escrow.people();
+    assert_eq!(people.count().await.unwrap(), 1);
+    assert!(is_refused(
+        &sign_in(&vault, claim("zoe", "wrong", None)).await
+    ));
+    vault.clock.advance(Duration::from_secs(400 * 86_400));
+    sessions.sweep().await.unwrap();
+    let listed = sessions.list_of(&permit, &zoe.view).await.unwrap();
+    assert!(listed.is_empty());
+}
+
+#[tokio::test]
+async fn an_address_that_asks_a_provider_again_and_again_waits() {
+    let vault = Vault::new().await;
+    let sessions = vault.escrow.sessions();
+    let mut tries = 0;
+    while sessions
+        .begin_with_provider(Some("192.0.2.7"))
+        .await
+        .unwrap()
+        .is_none()
+    {
+        tries += 1;
+        assert!(tries < 1_000, "it is made to wait at last");
+    }
+    assert!(tries > 0);
+    let other = sessions.begin_with_provider(Some("192.0.2.8")).await;
+    assert_eq!(other.unwrap(), None, "others are not");
+}

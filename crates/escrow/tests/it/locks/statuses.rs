@@ -259,3 +259,23 @@ async fn how_long_a_status_is_waited_for_can_be_set() {
     says_none().await;
     assert_eq!(desk.standing().await, (OurLock::None, Evidence::Status));
 }
+
+#[tokio::test]
+async fn an_account_is_shown_opened_and_removed_and_what_apple_said_stays() {
+    let desk = Desk::new().await;
+    desk.account().await;
+    desk.apple_says(true, LockType::User).await;
+    let read = desk.permit("account").await;
+    let apis = desk.escrow.business_apis();
+    assert!(apis.get(&read).await.unwrap().is_some());
+    let opened = apis.open(&desk.organisation).await.unwrap().unwrap();
+    assert_eq!(opened.private_key.as_str(), "a key");
+    let may = desk.permit("account").await;
+    assert!(apis.remove(&may).await.unwrap());
+    assert!(!apis.remove(&may).await.unwrap());
+    assert!(apis.get(&read).await.unwrap().is_none());
+    assert!(apis.open(&desk.organisation).await.unwrap().is_none());
+    let statuses = desk.escrow.lock_statuses();
+    let status = statuses.of_device(&read, &serial(SERIAL)).await.unwrap();
+    assert!(status.last.is_some());
+}

@@ -255,3 +255,26 @@ async fn t6_after_a_refusal_the_list_shows_soon_whether_it_was_mended() {
     assert!(due.is_empty());
     assert!(next.unwrap() <= desk.now().plus(Duration::from_secs(300)));
 }
+
+#[tokio::test]
+async fn a_token_is_found_by_its_name_and_its_list_is_read_at_once() {
+    let desk = Desk::new().await;
+    desk.listed_whole(&[SERIAL]).await;
+    let permit = desk.permit("tokens").await;
+    let tokens = desk.escrow.server_tokens();
+    let all = tokens.list(&permit).await.unwrap();
+    let found = tokens.find(&desk.organisation, &all[0].name).await.unwrap();
+    assert_eq!(found.unwrap().id, all[0].id);
+    assert!(
+        tokens
+            .find(&desk.organisation, "none")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let every = Duration::from_secs(60 * 60);
+    assert!(desk.escrow.listing().due(every).await.unwrap().0.is_empty());
+    let may = desk.permit("tokens").await;
+    assert!(tokens.list_now(&may, &all[0].name).await.unwrap().is_some());
+    assert_eq!(desk.escrow.listing().due(every).await.unwrap().0.len(), 1);
+}
