@@ -25,4 +25,5 @@ mod sandbox;
 mod setup;
 mod sim_apple;
 mod support;
+mod survival;
 mod tidy;

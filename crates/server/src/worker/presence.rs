@@ -1,6 +1,7 @@
 //! Saying that this process lives, to the others on the database and to whoever looks after them; and asking devices again whose
 //! answers went to one that died.
 
+use std::fs::File;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
     let mut may_be_lost = false;
     let mut pause = BEAT;
     while !rest(&*app.clock, &shutdown, pause).await {
+        mind_open_files();
         let done = async {
             may_be_lost |= died(&app).await?;
             if may_be_lost {
@@ -54,6 +56,17 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
         if let Err(error) = done {
             tracing::error!(%error, "nothing can be kept in the vault now, not even that this process lives; it is tried again");
         }
+    }
+}
+
+/// Without a file to open nobody is let in, and so nobody can be told but by the log.
+fn mind_open_files() {
+    if let Err(error) = File::open("/dev/null") {
+        tracing::error!(
+            %error,
+            "no more files can be opened, so that no client is let in and nobody is called: close some connections, or give this process more \
+             (LimitNOFILE in its unit)"
+        );
     }
 }
 

@@ -122,7 +122,10 @@ impl DeviceRow {
     }
 }
 
-/// List or search devices, by serial number.
+/// List or search devices.
+///
+/// By serial number; a search by the words that fit it, and closing windows by when they close. A page may have fewer rows than its limit
+/// although there are more: `next` says so.
 #[utoipa::path(
     get,
     path = "/v1/devices",
