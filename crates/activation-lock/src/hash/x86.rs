@@ -417,6 +417,9 @@ macro_rules! streams {
 fn compress_one(from: &States<1>, last: &mut States<1>, words: &mut Words<1>) {
     (words.0[0][0], words.0[0][1]) = words_of(last.abef[0], last.cdgh[0]);
     let ([mut ab0], [mut cd0]) = (from.abef, from.cdgh);
+    // The instructions for SHA have no form that leaves the upper halves alone: where the compiler has used those, each of them
+    // would wait, a hundred times as long on some processors.
+    _mm256_zeroupper();
     // SAFETY: as in `compress_four`, with one place of `words`: {w} + 0 to 63.
     unsafe {
         asm!(
@@ -457,6 +460,9 @@ fn compress_four(from: &States<4>, last: &mut States<4>, words: &mut Words<4>) {
     }
     let [mut ab0, mut ab1, mut ab2, mut ab3] = from.abef;
     let [mut cd0, mut cd1, mut cd2, mut cd3] = from.cdgh;
+    // The instructions for SHA have no form that leaves the upper halves alone: where the compiler has used those, each of them
+    // would wait, a hundred times as long on some processors.
+    _mm256_zeroupper();
     // SAFETY: it executes instructions of the features that this function takes. It reads {k} + 0 to 287, which is `TABLE` whole, and
     // reads and writes {w} + 0 to 255, which is `words` whole, nowhere else; both are aligned to 64 bytes, and `vmovdqa` asks for 16. Every
     // register that it writes is named: the states, the newest words, {x}, xmm0. It uses no stack and touches no flags.
