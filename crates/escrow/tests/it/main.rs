@@ -20,3 +20,4 @@ mod simulation;
 mod support;
 mod texts;
 mod unaudited;
+mod verbs;

@@ -22,7 +22,7 @@ use escrow::operations::{
 };
 use escrow::organisations::Created;
 use escrow::pace::Rate;
-use escrow::permit::{Actor, OrganisationId, Permission, Permissions, Permit, Read, Unlock};
+use escrow::permit::{Actor, OrganisationId, Permission, Permissions, Permit, Unlock};
 use escrow::push_certificates::NewPushCertificate;
 use escrow::record::Incoming;
 
@@ -786,21 +786,4 @@ pub(crate) async fn moved_desk() -> (Vault, String) {
     desk.device_of(SERIAL, &[CODE_A, CODE_B]).await;
     let id = desk.unlock(SERIAL).await;
     (desk.vault, id)
-}
-
-#[tokio::test]
-async fn the_unlocks_of_a_device_are_listed_newest_first() {
-    let desk = Desk::with_codes(&[CODE_A]).await;
-    desk.ask(desk.wish(SERIAL)).await;
-    desk.work(|_| Outcome::Refused).await;
-    desk.clock.advance(Duration::from_secs(60));
-    let Enqueued::New(second) = desk.ask(desk.wish(SERIAL)).await else {
-        panic!("the first has ended")
-    };
-    let permit: Permit<Read> = desk.permit(SERIAL).await;
-    let operations = desk.escrow.operations();
-    let listed = operations.of_device(&permit, &serial(SERIAL), 10).await;
-    let listed = listed.unwrap();
-    assert_eq!(listed.len(), 2);
-    assert_eq!(listed[0].id, second.id);
 }

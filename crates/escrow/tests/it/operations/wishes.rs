@@ -1,4 +1,6 @@
-//! Unlocks that are asked for a second time while they are under way, or taken back once they need a person.
+//! Unlocks that are asked for a second time while they are under way, or taken back once they need a person; and the list of them.
+
+use escrow::permit::Read;
 
 use super::*;
 
@@ -75,4 +77,21 @@ async fn t33_a_second_wish_for_the_unlock_that_is_under_way_adds_nothing_and_is_
     for told in ["bert@example.org", "under_way", &id] {
         assert!(rows[0].contains(told), "{told}");
     }
+}
+
+#[tokio::test]
+async fn the_unlocks_of_a_device_are_listed_newest_first() {
+    let desk = Desk::with_codes(&[CODE_A]).await;
+    desk.ask(desk.wish(SERIAL)).await;
+    desk.work(|_| Outcome::Refused).await;
+    desk.clock.advance(Duration::from_secs(60));
+    let Enqueued::New(second) = desk.ask(desk.wish(SERIAL)).await else {
+        panic!("the first has ended")
+    };
+    let permit: Permit<Read> = desk.permit(SERIAL).await;
+    let operations = desk.escrow.operations();
+    let listed = operations.of_device(&permit, &serial(SERIAL), 10).await;
+    let listed = listed.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!(listed[0].id, second.id);
 }

@@ -1,14 +1,10 @@
-//! Every verb has a case on both engines: compares the verbs in the sources with those that a test run has noted (`scripts/test`).
-//! Its argument is the folder of the notes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "it is a tool of the tests"
-)]
+//! Every verb has a case on both engines: compares the verbs in the sources with those that the tests have noted, once `scripts/test` has
+//! run them all and says in `LOCKWARDEN_VERBS_NOTED` where the notes are.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
+
+use crate::texts::sources;
 
 /// Verbs that only a database in a file has, or a vault that is older than keys of its own.
 const WITHOUT: &[&str] = &[
@@ -19,17 +15,6 @@ const WITHOUT: &[&str] = &[
     "backups::settle",
     "keys::take_over",
 ];
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else {
-            found.push(path);
-        }
-    }
-}
 
 /// A verb in the sources.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -103,44 +88,54 @@ fn verbs() -> BTreeSet<Verb> {
     verbs
 }
 
-fn main() -> ExitCode {
-    let folder = std::env::args().nth(1).expect("the folder of the notes");
-    let mut notes = Vec::new();
-    sources(Path::new(&folder), &mut notes);
-    let notes: BTreeSet<String> = notes
+/// What the tests have noted, each line an engine and the type of a closure or function.
+fn noted(folder: &Path) -> BTreeSet<String> {
+    let mut files = Vec::new();
+    sources(folder, &mut files);
+    let texts = files
         .iter()
-        .flat_map(|path| {
-            let text = std::fs::read_to_string(path).unwrap();
-            text.lines().map(str::to_owned).collect::<Vec<_>>()
-        })
-        .collect();
+        .map(|file| std::fs::read_to_string(file).unwrap());
+    let texts: Vec<String> = texts.collect();
+    let lines = texts.iter().flat_map(|text| text.lines());
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_verb_has_a_case_on_both_engines() {
     let verbs = verbs();
+    assert!(verbs.len() > 150, "{} verbs were found", verbs.len());
+    for name in WITHOUT {
+        assert!(
+            verbs.iter().any(|verb| verb.name() == *name),
+            "{name} is none any more"
+        );
+    }
+    let Some(folder) = std::env::var_os("LOCKWARDEN_VERBS_NOTED") else {
+        return;
+    };
+    let noted = noted(Path::new(&folder));
     let mut wrong = Vec::new();
     for verb in &verbs {
         let ran = |engine: &str| {
-            let mut notes = notes.iter().filter_map(|note| note.strip_prefix(engine));
+            let mut notes = noted.iter().filter_map(|note| note.strip_prefix(engine));
             notes.any(|note| verb.is_noted_as(note))
         };
         let name = verb.name();
         let is_excused = WITHOUT.contains(&name.as_str());
         match ran("sqlite ") && ran("postgres ") {
-            true if is_excused => wrong.push(format!("{name} has a case by now: take it off the list in {}", file!())),
+            true if is_excused => {
+                wrong.push(format!("{name} has a case by now: take it off the list"))
+            }
             false if !is_excused => wrong.push(format!(
-                "no test runs the verb {name} on both engines: give it a case in crates/escrow/tests/it"
+                "no test runs {name} on both engines: give it a case"
             )),
             _ => {}
         }
     }
-    eprintln!(
-        "verbs: {} in the sources, {} notes",
-        verbs.len(),
-        notes.len()
+    assert!(
+        wrong.is_empty(),
+        "{} notes\n{}",
+        noted.len(),
+        wrong.join("\n")
     );
-    if wrong.is_empty() && verbs.len() > 150 {
-        return ExitCode::SUCCESS;
-    }
-    for line in wrong {
-        eprintln!("{line}");
-    }
-    ExitCode::FAILURE
 }
