@@ -7,13 +7,12 @@ use escrow::meta::Status;
 use escrow::moving::{self, Copied, Move};
 use escrow::replicas::ReplicaView;
 use escrow::{Database, Escrow, PostgresAddress};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::local::{self, ConfigArgs};
 use crate::show;
-use crate::voice::{DONE, FAILED, Failure, Outcome, Voice};
+use crate::voice::{self, DONE, FAILED, Failure, Outcome, Voice};
 
 /// Look after the vault: status, migrate
 #[derive(Args)]
@@ -105,13 +104,6 @@ struct Done {
     left: Option<PathBuf>,
 }
 
-/// How far it is; shown where standard error is a terminal.
-fn bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len}, {per_sec}, {eta} left");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
 async fn copy(args: &CopyArgs, voice: Voice) -> Outcome {
     let way = match (End::read(&args.from)?, End::read(&args.to)?) {
         (End::Folder(folder), End::Server(server)) => Move::ToServer { folder, server },
@@ -122,7 +114,7 @@ async fn copy(args: &CopyArgs, voice: Voice) -> Outcome {
             ));
         }
     };
-    let bar = bar();
+    let bar = voice::bar(0);
     let moved = moving::copy(&way, &*server::lifecycle::clock(), |so_far: Copied| {
         // Each row is copied, and then compared.
         bar.set_length(2 * so_far.of);

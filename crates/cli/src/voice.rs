@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write as _};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -61,6 +62,13 @@ impl fmt::Display for Failure {
 
 /// What a command gives: the exit status, or why it failed.
 pub(crate) type Outcome = Result<u8, Failure>;
+
+/// How far something is that has so many parts; shown where standard error is a terminal.
+pub(crate) fn bar(parts: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len}, {per_sec}, {eta} left");
+    ProgressBar::new(parts).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
 
 /// The two outputs of a command.
 #[derive(Clone, Copy)]

@@ -213,8 +213,6 @@ pub(crate) struct Device {
     pub(crate) connection: Option<String>,
     pub(crate) coverage: CoverageState,
     pub(crate) coverage_reason: Option<String>,
-    /// As the counters have it; `None` when the device is new.
-    pub(crate) coverage_on_file: Option<CoverageState>,
     pub(crate) window_evidence: Option<window::Evidence>,
     pub(crate) window_opened_at: Option<Timestamp>,
     pub(crate) suspect: Option<String>,
@@ -255,7 +253,6 @@ impl Device {
             connection: None,
             coverage: CoverageState::Missing,
             coverage_reason: Some("never_asked".to_owned()),
-            coverage_on_file: None,
             window_evidence: None,
             window_opened_at: None,
             suspect: None,
@@ -292,7 +289,6 @@ impl Device {
             connection: row.get("connection")?,
             coverage,
             coverage_reason: row.get("coverage_reason")?,
-            coverage_on_file: Some(coverage),
             window_evidence: parsed(row.get("window_evidence")?, "devices.window_evidence")?,
             window_opened_at: row.get("window_opened_at")?,
             suspect: row.get("suspect")?,
@@ -316,6 +312,12 @@ impl Device {
             self.coverage,
             self.window_opened_at,
         )
+    }
+
+    /// Its coverage as the counters have it; `None` when the device is new.
+    pub(crate) fn coverage_on_file(&self) -> Option<CoverageState> {
+        let (_, _, coverage, _) = self.place_on_file.as_ref()?;
+        Some(*coverage)
     }
 
     /// Whether it stands elsewhere in lists than on file.

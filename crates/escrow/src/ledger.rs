@@ -582,8 +582,8 @@ impl<'e> Ledger<'e> {
                     .or_insert((state, 0))
                     .1 += change;
             };
-            if device.coverage_on_file != Some(device.coverage) {
-                if let Some(had) = device.coverage_on_file {
+            if device.coverage_on_file() != Some(device.coverage) {
+                if let Some(had) = device.coverage_on_file() {
                     count(had, -1);
                 }
                 count(device.coverage, 1);

@@ -12,13 +12,13 @@ use data_encoding::BASE32_NOPAD;
 use escrow::connections::ConnectionRef;
 use escrow::permit::Read;
 use escrow::record::Incoming;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 use super::load::Connection;
 use super::webhooks;
 use super::*;
 use crate::owner::{self, Broken, Owner};
+use crate::voice;
 
 /// Devices that are recorded at the same time.
 const AT_ONCE: u64 = 512;
@@ -260,9 +260,7 @@ async fn record(
     connection: &ConnectionRef,
     devices: u64,
 ) -> Result<Figure, Broken> {
-    let style =
-        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len}, {per_sec}, {eta} left");
-    let bar = ProgressBar::new(devices).with_style(style?);
+    let bar = voice::bar(devices);
     let began = lifecycle::clock().now();
     let (mut count, mut tasks) = (0, JoinSet::new());
     for number in 0..devices {

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use activation_lock::bypass_code::{BypassCode, EscrowKeyHash, RAW_BYTES};
 use clap::Args;
 use data_encoding::HEXLOWER;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use seal::Random;
 use zeroize::Zeroizing;
 
 use super::Forms;
 use crate::machine;
-use crate::voice::{DONE, Failure, Outcome, Voice};
+use crate::voice::{self, DONE, Failure, Outcome, Voice};
 
 /// Codes a block: about half a second's work on two cores.
 const BLOCK: u64 = 512;
@@ -90,9 +90,7 @@ fn bar(number: u64) -> ProgressBar {
     if number <= BLOCK || std::io::stdout().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style =
-        ProgressStyle::with_template("{bar:40} {human_pos} of {human_len}, {per_sec}, {eta} left");
-    ProgressBar::new(number).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    voice::bar(number)
 }
 
 fn block(count: u64, form: Form, random: &Arc<dyn Random>) -> Result<Zeroizing<String>, Failure> {
