@@ -76,6 +76,27 @@ fn a_disk_that_is_full_refuses_webhooks_and_says_so_and_one_with_room_again_goes
 }
 
 #[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let mut place = Installation::new();
+    let mut under = Command::new("bash");
+    under
+        .args(["-c", "exec \"$@\" >/dev/full 2>&1", "bash"])
+        .arg(binary());
+    let server = place.serve_under(under);
+    // Who asks for what is not there, or without a token, has a line in the log.
+    for path in ["/readyz", "/v1/devices", "/nothing"] {
+        assert!(
+            place.get(&server, path).starts_with("HTTP/1.1 "),
+            "{path} was not answered"
+        );
+    }
+    let device = place.device(Kind::ALL[0]);
+    enrol(&place, &device);
+    place.wait_for_code(&server, &device);
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
 fn who_may_open_no_more_files_serves_again_once_some_are_closed() {
     let mut place = Installation::new();
     let server = place.serve();
