@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    server::connectors::fuzzing::event(bytes);
+    let _ = server::fuzzing::event(bytes);
 });

@@ -30,15 +30,15 @@ pub trait Clock: Send + Sync + 'static {
 /// clock that is set back, also between two runs, must not bring an unlock before the lock it ended, nor forget what was tried.
 ///
 /// After a step back, time goes on from where it was; once the other clock has caught up, it is followed again. A clock that is
-/// set back by more than a day was wrong before, and is followed at once. Not for what others check against their own clocks,
-/// such as signatures: for them only the machine's clock may be right.
+/// set back by more than a day and a half was wrong before, and is followed at once. Not for what others check against their own
+/// clocks, such as signatures: for them only the machine's clock may be right.
 pub struct Steady {
     clock: Arc<dyn Clock>,
     seen: Mutex<Seen>,
 }
 
-/// A longer step back is a clock that was ahead and is set right.
-const MOST_BACK: Duration = activation_lock::time::DAY;
+/// A longer step back is a clock that was ahead and is set right. More than a day: a wrong date is off by whole ones.
+const MOST_BACK: Duration = Duration::from_secs(36 * 60 * 60);
 
 struct Seen {
     /// How far the other clock is behind the database's server, in milliseconds.
@@ -74,6 +74,11 @@ impl Steady {
 }
 
 impl Steady {
+    /// How far the clock it follows is behind the time that is given here, in milliseconds; less than nothing when ahead.
+    pub(crate) fn behind(&self) -> i64 {
+        self.now().0.saturating_sub(self.clock.now().0)
+    }
+
     /// The database's server says what the time is: replicas whose machines disagree all go by that.
     pub(crate) fn set_right(&self, server: Timestamp) {
         if !self.clock.is_moved_by_hand() {
@@ -236,11 +241,11 @@ mod tests {
             Timestamp(400_000_000),
             "a step on is followed"
         );
-        clock.set(Timestamp(300_000_000));
+        clock.set(Timestamp(250_000_000));
         assert_eq!(
             steady.now(),
-            Timestamp(300_000_000),
-            "it was ahead by more than a day"
+            Timestamp(250_000_000),
+            "it was ahead by more than a day and a half"
         );
     }
 

@@ -350,6 +350,13 @@ impl Escrow {
         self.shared.clock.clone()
     }
 
+    /// How far this machine's clock is behind that one, in milliseconds; less than nothing when it is ahead. It was set back, or
+    /// the database's server has another time.
+    #[must_use]
+    pub fn clock_behind(&self) -> i64 {
+        self.shared.clock.behind()
+    }
+
     /// The data folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -38,6 +38,9 @@ pub(crate) use view::of_device;
 use view::view;
 pub use view::{AttemptView, Details, OperationView, UnlockSummary};
 
+/// Waiting operations that are looked at for [`Operations::waiting`], at most.
+const MOST_LOOKED_AT: i64 = 10_000;
+
 /// What an operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -387,6 +390,70 @@ impl Operations<'_> {
             })
             .await
     }
+
+    /// What live operations wait for, by kind and stable word; of very many, those that are due first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn waiting(&self) -> Result<Vec<Waiting>> {
+        self.0
+            .db
+            .read(async move |tx| {
+                let rows = tx
+                    .fetch_all(
+                        "SELECT organisation, id, kind, details FROM operations \
+                         WHERE ended_at IS NULL AND state = $1 ORDER BY urgent, next_at, id LIMIT $2",
+                        params![StateName::Waiting.as_str(), MOST_LOOKED_AT],
+                    )
+                    .await?;
+                let mut found: Vec<Waiting> = Vec::new();
+                for row in rows {
+                    let kind = Kind::from_name(&row.get::<String>("kind")?)?;
+                    let details: serde_json::Value =
+                        serde_json::from_str(&row.get::<String>("details")?)
+                            .map_err(|_| Error::Corrupt("operations.details"))?;
+                    let Some(why) = details["waits_for"].as_str() else {
+                        continue;
+                    };
+                    if let Some(known) =
+                        found.iter_mut().find(|one| one.kind == kind && one.why == why)
+                    {
+                        known.count += 1;
+                        continue;
+                    }
+                    let last_call = match kind {
+                        Kind::Unlock => {
+                            "SELECT diagnostic FROM attempts WHERE organisation = $1 AND operation = $2 ORDER BY id DESC LIMIT 1"
+                        }
+                        Kind::Lock => {
+                            "SELECT diagnostic FROM lock_calls WHERE organisation = $1 AND operation = $2 ORDER BY id DESC LIMIT 1"
+                        }
+                    };
+                    let of = params![row.get::<String>("organisation")?, row.get::<String>("id")?];
+                    let last = tx.fetch_optional(last_call, of).await?;
+                    let diagnostic = match last {
+                        Some(last) => last.get("diagnostic")?,
+                        None => None,
+                    };
+                    found.push(Waiting { kind, why: why.to_owned(), count: 1, diagnostic });
+                }
+                Ok(found)
+            })
+            .await
+    }
+}
+
+/// Operations that wait for the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What they are for.
+    pub kind: Kind,
+    /// What for: a [`activation_lock::unlock::WaitReason`] or a [`activation_lock::lock::WaitReason`], as its stable word.
+    pub why: String,
+    /// How many.
+    pub count: u64,
+    /// What went wrong at the last call of one of them, in technical words.
+    pub diagnostic: Option<String>,
 }
 
 /// How the queue stands.

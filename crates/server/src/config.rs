@@ -456,7 +456,7 @@ impl Config {
     }
 
     /// Reads the text of a file; else gives the line and what is wrong with it.
-    fn parse(text: &str) -> Result<Self, (usize, String)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (usize, String)> {
         toml::from_str(text).map_err(|error: toml::de::Error| {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.bytes().take(start);

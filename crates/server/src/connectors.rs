@@ -14,7 +14,7 @@ mod http_client;
 
 pub(crate) use http_client::Delivered;
 mod micromdm;
-mod nanomdm;
+pub(crate) mod nanomdm;
 mod rate;
 #[cfg(test)]
 mod tests;
@@ -209,32 +209,5 @@ impl Client {
             ConnectionKind::NanoMdm | ConnectionKind::NanoHub => nanomdm::test(&caller).await,
             ConnectionKind::MicroMdm => micromdm::test(&caller).await,
         }
-    }
-}
-
-/// Bodies of fuzz targets, as plain functions: what is made of bytes that others wrote never panics.
-pub mod fuzzing {
-    use super::*;
-
-    /// A webhook's body. Gives whether it was read as one that says something.
-    pub fn event(body: &[u8]) -> bool {
-        let read = [
-            ConnectionKind::NanoMdm,
-            ConnectionKind::NanoHub,
-            ConnectionKind::MicroMdm,
-        ]
-        .map(|kind| matches!(read_event(kind, body), Ok(Some(_))));
-        read.contains(&true)
-    }
-
-    /// What NanoMDM answers when a command is given to it; the first two bytes are the status. Gives whether the command
-    /// was taken for queued.
-    pub fn enqueued(bytes: &[u8]) -> bool {
-        let Some((status, body)) = bytes.split_first_chunk() else {
-            return false;
-        };
-        http::StatusCode::from_u16(u16::from_be_bytes(*status)).is_ok_and(|status| {
-            nanomdm::read_enqueued(body, status, "UDID", "0191-A") == Some(Enqueued::Queued)
-        })
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use activation_lock::explain;
 use activation_lock::time::{DAY, Timestamp};
 use apple::dep::token::TokenExpiry;
 use apple::push_certificate::{ExpiryLevel, PushCertificate};
@@ -11,6 +12,7 @@ use escrow::approvals::Action;
 use escrow::clock::Clock;
 use escrow::connections::{ConnectionView, UnlockVia};
 use escrow::meta::{DataKind, Status};
+use escrow::operations::Kind;
 use escrow::organisations::Organisation;
 use escrow::permit::{Actor, Permission, Permissions, Read};
 use escrow::push_certificates::PushCertificateView;
@@ -303,9 +305,25 @@ fn time(status: &Status, now: Timestamp) -> Finding {
             "this machine's clock is behind the moment at which the vault was made",
             "set the clock, by NTP: waits, deadlines and certificates go by it",
         )
+    } else if let Some(behind) = behind(status, now) {
+        Finding::fail(
+            "clock",
+            format!(
+                "this machine's clock is {} minutes behind what was last put on record",
+                behind.as_secs() / 60
+            ),
+            "set the clock, by NTP: certificates and signatures are judged by it. What is put on record goes on from the later time",
+        )
     } else {
         Finding::ok("clock", "it is not behind the vault")
     }
+}
+
+/// How far a clock is behind the last word of a process on the vault, when that is more than clocks differ.
+fn behind(status: &Status, now: Timestamp) -> Option<Duration> {
+    let last = status.replicas.iter().map(|one| one.seen_at).max()?;
+    let behind = last.since(now);
+    (behind >= Duration::from_secs(60)).then_some(behind)
 }
 
 fn recovery(status: &Status, found: &mut Vec<Finding>) {
@@ -354,6 +372,7 @@ async fn inside(
     server_tokens(escrow, now, found).await?;
     business_apis(escrow, now, found).await?;
     record(escrow, settings, now, found).await?;
+    waiting(escrow, found).await?;
     if connections.is_empty() {
         found.push(Finding::warn(
             "mdm",
@@ -385,6 +404,35 @@ async fn inside(
                 "is it running at that address, and is the key its own?",
             ),
         });
+    }
+    Ok(())
+}
+
+/// What unlocks and locks wait for.
+async fn waiting(escrow: &Escrow, found: &mut Vec<Finding>) -> escrow::Result<()> {
+    for one in escrow.operations().waiting().await? {
+        let (what, noun, explained) = match one.kind {
+            Kind::Unlock => (
+                "unlocks",
+                "unlock",
+                one.why.parse().ok().map(explain::waiting),
+            ),
+            Kind::Lock => (
+                "locks",
+                "lock",
+                one.why.parse().ok().map(explain::lock::waiting),
+            ),
+        };
+        let Some(explained) = explained else { continue };
+        let said = one
+            .diagnostic
+            .map_or_else(String::new, |why| format!(" ({why})"));
+        let s = if one.count == 1 { " waits" } else { "s wait" };
+        found.push(Finding::warn(
+            what,
+            format!("{} {noun}{s}: {}{said}", one.count, explained.happened),
+            explained.to_do,
+        ));
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ mod reception;
 pub(crate) mod refusals;
 mod watch;
 
+pub(crate) use watch::Readiness;
+
 /// The most that a request of the API holds, bytes. Webhooks have their own limit.
 const BODY_LIMIT: usize = 256 * 1024;
 

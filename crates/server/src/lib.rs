@@ -8,6 +8,7 @@ mod auth;
 pub mod config;
 pub mod connectors;
 pub mod doctor;
+pub mod fuzzing;
 pub(crate) mod http;
 pub mod lifecycle;
 mod notices;
@@ -53,6 +54,8 @@ pub(crate) struct Parts {
     pub(crate) leaving: AtomicBool,
     /// Something could be kept in the vault when that was last tried.
     pub(crate) keeps: AtomicBool,
+    /// What was said of whether it is ready.
+    pub(crate) readiness: http::Readiness,
     pub(crate) metrics: telemetry::Metrics,
     /// Apple's services, as our credentials see them.
     pub(crate) services: services::Services,
@@ -97,6 +100,7 @@ impl App {
                 .expect("a test has its folder"),
             leaving: AtomicBool::new(false),
             keeps: AtomicBool::new(true),
+            readiness: http::Readiness::default(),
             services: services::Services::new(&escrow, &random, &settings),
             clock: escrow.clock(),
             machine_clock,

@@ -205,6 +205,7 @@ async fn assemble(setup: Setup) -> Result<Running, StartError> {
         replica,
         leaving: AtomicBool::new(false),
         keeps: AtomicBool::new(true),
+        readiness: http::Readiness::default(),
         metrics: telemetry::Metrics::new(),
         mdm,
         hooks: http::hooks::Hooks::default(),

@@ -118,6 +118,17 @@ impl WebhookResult {
     }
 }
 
+/// How this process stands at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct State {
+    /// Whether the vault could be read.
+    pub(crate) vault_answers: bool,
+    /// Whether it can keep what comes.
+    pub(crate) vault_keeps: bool,
+    /// How far the machine's clock is behind, milliseconds.
+    pub(crate) clock_behind: i64,
+}
+
 /// What the vault says of itself at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Readings {
@@ -283,52 +294,34 @@ impl Metrics {
             .inc();
     }
 
-    /// All of it in the OpenMetrics text form.
-    pub(crate) fn text(&self, readings: &Readings) -> Result<String, std::fmt::Error> {
-        let mut now = Registry::with_prefix("lockwarden");
+    /// All of it in the OpenMetrics text form; without what the vault says, when it does not answer.
+    pub(crate) fn text(
+        &self,
+        state: &State,
+        readings: Option<&Readings>,
+    ) -> Result<String, std::fmt::Error> {
         let one = |value: f64| vec![(Vec::new(), value)];
-        let labelled = |name: &'static str, rows: &[(String, f64)]| {
-            rows.iter()
-                .map(|(word, value)| (vec![(name, word.clone())], *value))
-                .collect::<Vec<_>>()
-        };
-        for (name, help, values) in [
+        let yes = |is: bool| one(f64::from(u8::from(is)));
+        let mut gauges = vec![
             (
-                "unlocks_live",
-                "Unlocks that have not ended",
-                one(readings.unlocks_live),
+                "vault_answers",
+                "1 while the vault can be read within five seconds",
+                yes(state.vault_answers),
             ),
             (
-                "unlocks_running",
-                "Unlocks that a worker holds",
-                one(readings.unlocks_running),
+                "vault_keeps",
+                "1 while the vault can keep what comes",
+                yes(state.vault_keeps),
             ),
             (
-                "oldest_unlock_age_seconds",
-                "How long ago the oldest unlock that has not ended was asked for",
-                one(readings.oldest_unlock_seconds),
+                "clock_behind_seconds",
+                "How far this machine's clock is behind the time that everything is dated by; negative when it is ahead",
+                one(state.clock_behind as f64 / 1000.0),
             ),
-            (
-                "locks_live",
-                "Locks that have not ended",
-                one(readings.locks_live),
-            ),
-            (
-                "server_token_days_left",
-                "Days to the end of a server token, by its name",
-                labelled("name", &readings.server_tokens),
-            ),
-            (
-                "devices",
-                "Devices by whether their code is held; those closing and closed are among the missing",
-                labelled("coverage", &readings.devices),
-            ),
-            (
-                "push_certificate_days_left",
-                "Days to the end of a push certificate, by topic",
-                labelled("topic", &readings.certificates),
-            ),
-        ] {
+        ];
+        gauges.extend(readings.into_iter().flat_map(Readings::gauges));
+        let mut now = Registry::with_prefix("lockwarden");
+        for (name, help, values) in gauges {
             let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
             for (labels, value) in values {
                 family.get_or_create(&labels).set(value);
@@ -342,5 +335,56 @@ impl Metrics {
         // One document has one end mark.
         let text = text.trim_end_matches("# EOF\n");
         Ok(format!("{text}{readings}"))
+    }
+}
+
+/// A gauge's name, what it means, and its values by their labels.
+type Values = (&'static str, &'static str, Vec<(Labels, f64)>);
+
+impl Readings {
+    fn gauges(&self) -> Vec<Values> {
+        let one = |value: f64| vec![(Vec::new(), value)];
+        let labelled = |name: &'static str, rows: &[(String, f64)]| {
+            rows.iter()
+                .map(|(word, value)| (vec![(name, word.clone())], *value))
+                .collect::<Vec<_>>()
+        };
+        vec![
+            (
+                "unlocks_live",
+                "Unlocks that have not ended",
+                one(self.unlocks_live),
+            ),
+            (
+                "unlocks_running",
+                "Unlocks that a worker holds",
+                one(self.unlocks_running),
+            ),
+            (
+                "oldest_unlock_age_seconds",
+                "How long ago the oldest unlock that has not ended was asked for",
+                one(self.oldest_unlock_seconds),
+            ),
+            (
+                "locks_live",
+                "Locks that have not ended",
+                one(self.locks_live),
+            ),
+            (
+                "server_token_days_left",
+                "Days to the end of a server token, by its name",
+                labelled("name", &self.server_tokens),
+            ),
+            (
+                "devices",
+                "Devices by whether their code is held; those closing and closed are among the missing",
+                labelled("coverage", &self.devices),
+            ),
+            (
+                "push_certificate_days_left",
+                "Days to the end of a push certificate, by topic",
+                labelled("topic", &self.certificates),
+            ),
+        ]
     }
 }

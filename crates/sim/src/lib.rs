@@ -9,7 +9,7 @@
 //! * [`BusinessManager`]: the Business and School Manager API, which tells the lock status.
 //! * [`NanoMdm`]: webhooks out, commands in.
 //! * [`Device`]: a state machine between the two. What it is says [`Kind`]; what happens to it says the test.
-//! * [`Postgres`]: a real server, for tests of what its crashes do.
+//! * [`Postgres`]: a real server, for tests of what its crashes do; [`relay::Relay`] is a bad line to it.
 //! * [`World`]: all of it with devices that live, as the sandbox runs it.
 //!
 //! Faults are queued with [`Apple::push_fault`], [`Dep::push_fault`], [`BusinessManager::push_fault`],
@@ -73,6 +73,7 @@ pub mod nanomdm;
 mod plists;
 pub mod postgres;
 mod receiver;
+pub mod relay;
 pub mod world;
 
 pub use self::{

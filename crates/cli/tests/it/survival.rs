@@ -2,13 +2,31 @@
 //! goes on by itself once the machine does.
 
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
 use sim::nanomdm::Delivery;
 use sim::{Device, Kind};
 
 use crate::installation::{Installation, Server};
-use crate::support::{binary, wait_for};
+use crate::support::{binary, finish, wait_for};
+
+mod clock;
+mod database;
+mod far_ends;
+
+/// What doctor finds of one thing, as somebody with this environment who runs it.
+fn found(place: &Installation, what: &str, set: impl FnOnce(&mut Command)) -> Vec<Value> {
+    let mut doctor = Command::new(binary());
+    doctor
+        .args(["doctor", "--json", "--config"])
+        .arg(place.config());
+    set(&mut doctor);
+    let done = finish(doctor, "");
+    let all = done.stdout.lines();
+    let all = all.map(|line| serde_json::from_str::<Value>(line).expect(&done.stderr));
+    all.filter(|one| one["what"] == what).collect()
+}
 
 /// Sets a limit of a process that runs.
 fn limit(server: &Server, what: &str) {
@@ -67,6 +85,73 @@ fn a_disk_that_is_full_refuses_webhooks_and_says_so_and_one_with_room_again_goes
     // What it holds, it still shows.
     assert!(!place.ok(&server, &["devices", "list"]).is_null());
     limit(&server, "--fsize=unlimited:");
+    wait_for("the server to be ready", || {
+        is_ready(&place, &server).then_some(())
+    });
+    place.wait_for_code(&server, &first);
+    place.wait_for_code(&server, &second);
+    assert_eq!(server.stop(), Some(0));
+}
+
+/// System calls of a running process that fail for a while.
+struct Failing(Child);
+
+impl Failing {
+    fn of(server: &Server, calls: &str, error: &str) -> Self {
+        let tracer = Command::new("strace")
+            .args([
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-p",
+                &server.process().to_string(),
+            ])
+            .args(["-e", &format!("trace={calls}"), "-e"])
+            .arg(format!("inject={calls}:error={error}"))
+            .stdin(Stdio::null())
+            .spawn();
+        Self(tracer.unwrap())
+    }
+
+    /// They succeed again.
+    fn end(mut self) {
+        let asked = Command::new("kill").arg(self.0.id().to_string()).status();
+        assert!(asked.unwrap().success());
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_file_system_that_becomes_read_only_refuses_webhooks_and_goes_on_once_it_is_mended() {
+    let mut place = Installation::new();
+    let server = place.serve();
+    let first = place.device(Kind::ALL[0]);
+    enrol(&place, &first);
+    place.wait_for_code(&server, &first);
+    // As on a disk whose errors made the system stop writing to it: what is open stays open.
+    let read_only = Failing::of(
+        &server,
+        "pwrite64,pwritev,ftruncate,fallocate,fdatasync",
+        "EROFS",
+    );
+    wait_for("the server to notice", || {
+        let said = place.get(&server, "/readyz");
+        said.contains("cannot keep").then_some(())
+    });
+    assert!(place.log().contains("nothing can be kept"));
+    let metrics = place.get(&server, "/metrics");
+    assert!(
+        metrics.contains("lockwarden_vault_keeps{} 0.0"),
+        "{metrics}"
+    );
+    let second = place.device(Kind::ALL[1]);
+    let answers = enrol(&place, &second);
+    assert!(!answers.is_empty());
+    let taken = |answer: &Delivery| matches!(answer, Delivery::Answered(200));
+    assert!(!answers.iter().any(taken));
+    assert!(!place.ok(&server, &["devices", "list"]).is_null());
+    read_only.end();
     wait_for("the server to be ready", || {
         is_ready(&place, &server).then_some(())
     });

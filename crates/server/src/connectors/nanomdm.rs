@@ -347,7 +347,7 @@ fn not_the_api(caller: &Caller<'_>, reply: &Reply) -> String {
 }
 
 /// Reads the answer to `enqueue`; `None` when it is not one of NanoMDM's.
-pub(super) fn read_enqueued(
+pub(crate) fn read_enqueued(
     body: &[u8],
     status: StatusCode,
     enrollment: &str,

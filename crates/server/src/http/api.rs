@@ -11,6 +11,7 @@ use utoipa::openapi::{Content, ObjectBuilder, Ref, RefOr, Required, Response as 
 use utoipa::{Modify, OpenApi};
 
 use crate::App;
+use crate::http::extract::Body;
 use crate::http::problem::Document;
 
 mod approvals;
@@ -41,6 +42,45 @@ mod unlocks;
 
 pub(crate) use codes::reason;
 pub(crate) use shown::moment;
+
+/// Whether some request takes such a body. Each tries.
+pub(crate) fn reads(bytes: &[u8]) -> bool {
+    let body = Body::of_json(bytes);
+    let read = [
+        body.json::<approvals::Comment>().is_ok(),
+        body.json::<approvals::NewApprovalPolicy>().is_ok(),
+        body.json::<backups::NewBackup>().is_ok(),
+        body.json::<business_api::NewAccount>().is_ok(),
+        body.json::<bypass_codes::Given>().is_ok(),
+        body.json::<codes::Why>().is_ok(),
+        body.json::<codes::TypedText>().is_ok(),
+        body.json::<dep_tokens::NewToken>().is_ok(),
+        body.json::<devices::ByHand>().is_ok(),
+        body.json::<exports::NewCodeExport>().is_ok(),
+        body.json::<locks::Wish>().is_ok(),
+        body.json::<mdm::NewMdm>().is_ok(),
+        body.json::<mdm::Change>().is_ok(),
+        body.json::<mdm::NewSecret>().is_ok(),
+        body.json::<notices::NewChannel>().is_ok(),
+        body.json::<organisations::NewOrganisation>().is_ok(),
+        body.json::<organisations::Policy>().is_ok(),
+        body.json::<people::NewPerson>().is_ok(),
+        body.json::<people::Roles>().is_ok(),
+        body.json::<people::PersonChange>().is_ok(),
+        body.json::<purge::Why>().is_ok(),
+        body.json::<push_certificates::NewCertificate>().is_ok(),
+        body.json::<sessions::Claimed>().is_ok(),
+        body.json::<sessions::Taken>().is_ok(),
+        body.json::<sessions::NewPassword>().is_ok(),
+        body.json::<sessions::Proved>().is_ok(),
+        body.json::<sessions::Confirmed>().is_ok(),
+        body.json::<single_sign_on::Wanted>().is_ok(),
+        body.json::<single_sign_on::Answered>().is_ok(),
+        body.json::<tokens::NewToken>().is_ok(),
+        body.json::<unlocks::Wish>().is_ok(),
+    ];
+    read.contains(&true)
+}
 
 /// Every route, once: the router and the description are both made of this list, so that neither can have one that the other has
 /// not. `__path_x` is what `utoipa::path` calls the description of `x`.

@@ -1,11 +1,13 @@
 //! What watches over a server: is it alive, can it work, how does it stand.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::*;
 use crate::auth;
-use crate::telemetry::Readings;
+use crate::telemetry::{self, Readings};
 use activation_lock::time::DAY;
 use axum::Json;
 use escrow::operations::Kind;
@@ -24,23 +26,33 @@ pub(super) async fn alive() -> &'static str {
 
 /// The vault answers too, and keeps what it acknowledges.
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    if app.leaving.load(Ordering::Relaxed) {
-        return Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not-ready",
-            "This process is ending",
-            "It finishes what is under way; another one, or this one once it has started again, takes what comes.",
-        )
-        .into_response();
+    match unready(&app).await {
+        None => {
+            app.readiness.ready();
+            Json(json!({ "ready": true, "sandbox": app.settings.sandbox })).into_response()
+        }
+        Some(problem) => problem.into_response(),
     }
+}
+
+/// Why this process should be given nothing to do.
+async fn unready(app: &App) -> Option<Problem> {
+    let not_ready = |title, detail: Cow<'static, str>| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", title, detail)
+    };
+    if app.leaving.load(Ordering::Relaxed) {
+        return Some(not_ready(
+            "This process is ending",
+            "It finishes what is under way; another one, or this one once it has started again, takes what comes.".into(),
+        ));
+    }
+    // The log has it from where it was noticed.
     if !app.keeps.load(Ordering::Relaxed) {
-        return Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not-ready",
+        return Some(not_ready(
             "The vault cannot keep anything now",
-            "The log says why: its disk may be full or read-only. Webhooks are refused until it can; it is tried again all the time.",
-        )
-        .into_response();
+            "The log says why: its disk may be full or read-only. Webhooks are refused until it can; it is tried again all the time."
+                .into(),
+        ));
     }
     let looked = async {
         app.escrow.operations().queue(Kind::Unlock).await?;
@@ -48,32 +60,52 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
     };
     // A database that went away is waited for; whoever asks here is not kept waiting with us.
     let Ok(looked) = tokio::time::timeout(LOOK, looked).await else {
-        tracing::error!("not ready: the database does not answer");
-        return Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not-ready",
+        app.readiness
+            .not_ready("the database does not answer within five seconds");
+        return Some(not_ready(
             "The database does not answer",
-            "Nothing can be kept now. It is tried again all the time.",
-        )
-        .into_response();
+            "It does not within five seconds, so that little or nothing can be kept now. It is tried again all the time.".into(),
+        ));
     };
     match looked {
-        Ok(settings) if !weaknesses(&app, &settings).is_empty() => {
-            let found = weaknesses(&app, &settings).into_iter();
-            let said: Vec<_> = found.map(Weakness::explain).collect();
-            tracing::error!("not ready: {}", said.join("; "));
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "not-ready",
+        Ok(settings) => {
+            let found = weaknesses(app, &settings);
+            if found.is_empty() {
+                return None;
+            }
+            let said: Vec<_> = found.into_iter().map(Weakness::explain).collect();
+            let said = said.join("; ");
+            app.readiness.not_ready(&said);
+            Some(not_ready(
                 "The database may lose what it acknowledges",
-                format!("{}.", said.join("; ")),
-            )
-            .into_response()
+                format!("{said}.").into(),
+            ))
         }
-        Ok(_) => Json(json!({ "ready": true, "sandbox": app.settings.sandbox })).into_response(),
         Err(error) => {
-            tracing::error!(%error, "not ready: the vault failed");
-            Problem::failed().into_response()
+            app.readiness
+                .not_ready(&format!("the vault failed: {error}"));
+            Some(Problem::failed())
+        }
+    }
+}
+
+/// What was last said in the log of whether this process is ready: whoever asks does so every few seconds.
+#[derive(Default)]
+pub(crate) struct Readiness(Mutex<Option<String>>);
+
+impl Readiness {
+    fn not_ready(&self, why: &str) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.as_deref() != Some(why) {
+            tracing::error!("not ready: {why}");
+            *said = Some(why.to_owned());
+        }
+    }
+
+    fn ready(&self) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.take().is_some() {
+            tracing::info!("ready again");
         }
     }
 }
@@ -104,10 +136,21 @@ pub(super) async fn metrics(State(app): State<App>, request: Request) -> Result<
             ));
         }
     }
-    let text = app.metrics.text(&readings(&app).await?).map_err(|error| {
-        tracing::error!(%error, "the metrics cannot be written");
-        Problem::failed()
-    })?;
+    // What this process counts is told also when the vault does not answer.
+    let readings = tokio::time::timeout(LOOK, readings(&app)).await;
+    let readings = readings.ok().and_then(Result::ok);
+    let state = telemetry::State {
+        vault_answers: readings.is_some(),
+        vault_keeps: app.keeps.load(Ordering::Relaxed),
+        clock_behind: app.escrow.clock_behind(),
+    };
+    let text = app
+        .metrics
+        .text(&state, readings.as_ref())
+        .map_err(|error| {
+            tracing::error!(%error, "the metrics cannot be written");
+            Problem::failed()
+        })?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -15,6 +15,9 @@ use crate::lifecycle::Shutdown;
 /// When nothing could be kept, it is tried again so soon.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A clock that is off by more than so many milliseconds is worth a word.
+const MOST_OFF: u64 = 60_000;
+
 /// Says it for the first time, before anything is sent to a device: what is asked for after that is not asked for twice.
 pub(super) async fn arrive(app: &App, shutdown: &Shutdown) {
     let mut pauses = Pauses::new();
@@ -40,8 +43,10 @@ pub(super) async fn arrive(app: &App, shutdown: &Shutdown) {
 pub(super) async fn work(app: App, shutdown: Shutdown) {
     let mut may_be_lost = false;
     let mut pause = BEAT;
+    let mut is_off = false;
     while !rest(&*app.clock, &shutdown, pause).await {
         mind_open_files();
+        is_off = mind_clock(&app, is_off);
         let done = async {
             may_be_lost |= died(&app).await?;
             if may_be_lost {
@@ -57,6 +62,22 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
             tracing::error!(%error, "nothing can be kept in the vault now, not even that this process lives; it is tried again");
         }
     }
+}
+
+/// Says when this machine's clock is off, and when it is right again.
+fn mind_clock(app: &App, was_off: bool) -> bool {
+    let behind = app.escrow.clock_behind();
+    let is_off = behind.unsigned_abs() > MOST_OFF;
+    if is_off && !was_off {
+        tracing::error!(
+            behind_seconds = behind / 1000,
+            "this machine's clock is off: it was set back, or the database's server has another time. What is put on record goes on from \
+             the later time; certificates and signatures are judged by the wrong one. Set it, by NTP"
+        );
+    } else if was_off && !is_off {
+        tracing::info!("this machine's clock is right again");
+    }
+    is_off
 }
 
 /// Without a file to open nobody is let in, and so nobody can be told but by the log.
