@@ -3,6 +3,7 @@
 //! Everything is real but the far ends: the server over HTTP on a loopback address, the vault in a folder, unlocks over mutual
 //! TLS against the fake Apple. The load generator and the fakes run on the same cores.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use escrow::{Database, Escrow, Opening};
 use seal::KeyEncryptionKey;
 use serde::Serialize;
 use server::Settings;
-use server::lifecycle::{self, Setup};
+use server::lifecycle::{self, Running, Setup};
 
+use crate::owner::Broken;
 use crate::voice::{DONE, Failure, Outcome, Voice};
 use crate::{local, machine};
 
@@ -50,6 +52,9 @@ pub(crate) struct BenchArgs {
     /// The file that holds the address of an empty PostgreSQL database, to measure that in place of one in the folder
     #[arg(long, value_name = "FILE")]
     database_file: Option<PathBuf>,
+    /// Servers on the database, which must be PostgreSQL for more than one; all of them in this process, on the same cores
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+    replicas: u32,
     /// The folder to make and remove
     #[arg(long, value_name = "FOLDER", default_value = "lockwarden-bench")]
     folder: PathBuf,
@@ -105,6 +110,12 @@ pub(crate) async fn run(args: BenchArgs, voice: Voice) -> Outcome {
                 .hint("the folder is made for the measurement and removed afterwards: name another with --folder"),
         );
     }
+    if args.replicas > 1 && args.database_file.is_none() {
+        return Err(Failure::usage(
+            "SQLite is for one server: name a PostgreSQL database for several",
+        )
+        .hint("--database-file names the file that holds its address"));
+    }
     let measured = measure(&args, voice).await;
     let removed = std::fs::remove_dir_all(&args.folder);
     measured?;
@@ -122,6 +133,7 @@ async fn measure(args: &BenchArgs, voice: Voice) -> Result<(), Failure> {
         folder: args.folder.clone(),
         database: local::database_in(args.database_file.as_deref())?,
         key: Arc::new(KeyEncryptionKey::generate(&machine::random())),
+        replicas: args.replicas,
     };
     let wanted = |what| args.what.is_empty() || args.what.contains(&what);
     if wanted(What::Webhooks) {
@@ -146,7 +158,7 @@ async fn measure(args: &BenchArgs, voice: Voice) -> Result<(), Failure> {
     Ok(())
 }
 
-fn broken(error: crate::owner::Broken) -> Failure {
+fn broken(error: Broken) -> Failure {
     Failure::new(format!("the measurement broke off: {error}"))
 }
 
@@ -174,9 +186,26 @@ struct Place {
     folder: PathBuf,
     database: Database,
     key: Arc<KeyEncryptionKey>,
+    replicas: u32,
 }
 
 impl Place {
+    /// Servers on a vault: as many as are wanted, each with a data folder of its own.
+    async fn serve(
+        &self,
+        name: &str,
+        escrow: &Escrow,
+        settings: Settings,
+    ) -> Result<Vec<Running>, Broken> {
+        let first = lifecycle::start(setup(escrow.clone(), settings.clone())).await?;
+        let mut servers = vec![first];
+        for number in 1..self.replicas {
+            let escrow = self.vault(&format!("{name}-{number}")).await?;
+            servers.push(lifecycle::start(setup(escrow, settings.clone())).await?);
+        }
+        Ok(servers)
+    }
+
     async fn vault(&self, name: &str) -> escrow::Result<Escrow> {
         Escrow::open(Opening {
             folder: &self.folder.join(name),
@@ -196,6 +225,17 @@ fn settings() -> Settings {
         sandbox: true,
         pace: escrow::pace::Rate::per_second(0.0),
         ..Settings::new(([127, 0, 0, 1], 0).into())
+    }
+}
+
+fn addresses(servers: &[Running]) -> Vec<SocketAddr> {
+    servers.iter().map(Running::address).collect()
+}
+
+/// All of them end.
+async fn stop(servers: Vec<Running>) {
+    for server in servers {
+        server.stop().await;
     }
 }
 

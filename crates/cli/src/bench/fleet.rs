@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::load::Connection;
 use super::webhooks;
 use super::*;
-use crate::owner::{self, Broken, Owner};
+use crate::owner::{self, Owner};
 use crate::voice;
 
 /// Devices that are recorded at the same time.
@@ -71,8 +71,9 @@ pub(super) async fn measure(
         })
         .map_err(|failure| failure.to_string())?;
 
-    let running = lifecycle::start(setup(escrow.clone(), settings())).await?;
-    let mut server = Connection::new(running.address()).await?;
+    let servers = place.serve("fleet", &escrow, settings()).await?;
+    let addresses = addresses(&servers);
+    let mut server = Connection::new(addresses[0]).await?;
     for (what, path) in questions() {
         let began = lifecycle::clock().now();
         let mut took = Vec::new();
@@ -93,9 +94,9 @@ pub(super) async fn measure(
         let figure = Figure::of_answers(what, 1, seconds_since(began), took);
         show(&figure, voice)?;
     }
-    let figure = webhooks::send(running.address(), "fleet", &key, 256, seconds).await?;
+    let figure = webhooks::send(&addresses, "fleet", &key, 256, seconds).await?;
     show(&figure, voice)?;
-    running.stop().await;
+    stop(servers).await;
     mdm.stop().await;
     Ok(())
 }

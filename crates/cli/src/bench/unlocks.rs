@@ -12,7 +12,7 @@ use escrow::operations::{Kind, NewUnlock};
 use escrow::permit::{Edit, Unlock};
 
 use super::*;
-use crate::owner::{Broken, Owner};
+use crate::owner::Owner;
 
 const PRODUCT: &str = "iPad14,3";
 /// How often it is looked whether all are done.
@@ -39,13 +39,13 @@ pub(super) async fn measure(place: &Place, devices: u32, in_flight: u32) -> Resu
     settings.apple.origin = apple.url().parse()?;
     settings.apple.authorities = ExtraAuthorities::from_pem(apple.ca_pem().as_bytes())?;
     let began = lifecycle::clock().now();
-    let running = lifecycle::start(setup(escrow.clone(), settings)).await?;
+    let servers = place.serve("unlocks", &escrow, settings).await?;
     while escrow.operations().queue(Kind::Unlock).await?.live > 0 {
         machine::pause(LOOK_EVERY).await;
     }
     let seconds = seconds_since(began);
     let unlocked = apple.journal().count();
-    running.stop().await;
+    stop(servers).await;
     apple.stop().await;
     if unlocked != u64::from(devices) {
         return Err(format!("{unlocked} calls for {devices} devices").into());

@@ -5,12 +5,11 @@ use activation_lock::bypass_code::BypassCode;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use std::net::SocketAddr;
 use tokio::task::JoinSet;
 
 use super::load::Connection;
 use super::*;
-use crate::owner::{self, Broken, Owner};
+use crate::owner::{self, Owner};
 
 /// Commands go out at this rate only, so that the webhooks alone are measured.
 const COMMANDS_A_SECOND: f64 = 1.0;
@@ -20,7 +19,8 @@ pub(super) async fn measure(
     connections: u32,
     seconds: u64,
 ) -> Result<Figure, Broken> {
-    let escrow = place.vault(&format!("webhooks-{connections}")).await?;
+    let vault = format!("webhooks-{connections}");
+    let escrow = place.vault(&vault).await?;
     let name = format!("bench-{connections}");
     let api_key = owner::secret();
     let mdm = NanoMdm::start(NanoMdmOptions {
@@ -32,16 +32,16 @@ pub(super) async fn measure(
     let key = owner
         .connect(&name, &mdm, api_key, Some(COMMANDS_A_SECOND))
         .await?;
-    let running = lifecycle::start(setup(escrow.clone(), settings())).await?;
-    let figure = send(running.address(), &name, &key, connections, seconds).await?;
-    running.stop().await;
+    let servers = place.serve(&vault, &escrow, settings()).await?;
+    let figure = send(&addresses(&servers), &name, &key, connections, seconds).await?;
+    stop(servers).await;
     mdm.stop().await;
     Ok(figure)
 }
 
-/// Sends webhooks of devices that enrol, on so many connections at once, to a server that knows the MDM by this name and key.
+/// Sends webhooks of devices that enrol, on so many connections at once, to servers that know the MDM by this name and key.
 pub(super) async fn send(
-    address: SocketAddr,
+    servers: &[SocketAddr],
     name: &str,
     key: &str,
     connections: u32,
@@ -53,7 +53,7 @@ pub(super) async fn send(
     let began = clock.now();
     let until = began.plus(Duration::from_secs(seconds));
     let mut senders = JoinSet::new();
-    for number in 0..connections {
+    for (number, &address) in (0..connections).zip(servers.iter().cycle()) {
         let (clock, key, name) = (clock.clone(), key.clone(), name.to_owned());
         senders.spawn(async move {
             let mut connection = Connection::new(address).await?;
