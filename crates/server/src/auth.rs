@@ -128,6 +128,11 @@ impl FromRequestParts<App> for Address {
     }
 }
 
+/// Whether a request says at all who asks.
+pub(crate) fn says_who(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || cookie::session(headers).is_some()
+}
+
 /// The token of an `Authorization: Bearer` header.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;

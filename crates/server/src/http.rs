@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -14,6 +14,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use axum_server::{Handle, Server};
 
 use crate::App;
+use crate::console;
 use crate::http::problem::Problem;
 use crate::http::reception::Reception;
 
@@ -62,6 +63,7 @@ pub(crate) fn router(app: App) -> Router {
     let all = if app.settings.serves {
         watch
             .merge(hooks::routes())
+            .merge(console::routes().layer(DefaultBodyLimit::max(BODY_LIMIT)))
             .merge(api::routes().layer(DefaultBodyLimit::max(BODY_LIMIT)))
     } else {
         watch
@@ -119,7 +121,10 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in FOR_BROWSERS {
-        headers.insert(name, HeaderValue::from_static(value));
+        // A page of the console has said what it loads, and its scripts and styles that they are kept.
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     }
     if app.is_reached_by_tls() {
         headers.insert(
@@ -160,9 +165,13 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-async fn nothing_here() -> Problem {
+async fn nothing_here(headers: HeaderMap) -> Response {
+    if console::wants_a_page(&headers) {
+        return console::as_page(&Problem::not_found("There is nothing at this address."));
+    }
     Problem::not_found("There is nothing at this address.")
         .hint("The API is under /v1; /openapi.json describes it.")
+        .into_response()
 }
 
 async fn not_so() -> Problem {

@@ -16,9 +16,10 @@ use ::sim::world::{Story, World, WorldOptions};
 use apple::transport::ExtraAuthorities;
 use escrow::lock_statuses::StatusSettings;
 use escrow::meta::DataKind;
+use escrow::people::PersonProblem;
 use escrow::principals::SecretText;
 use escrow::{Database, Escrow, Opening};
-use seal::KeyEncryptionKey;
+use seal::{KeyEncryptionKey, Password};
 use server::Settings;
 use zeroize::Zeroizing;
 
@@ -32,6 +33,9 @@ const ORGANISATION: &str = "Sandbox School";
 const CONNECTION: &str = "sandbox";
 const SERVER_TOKEN: &str = "sandbox";
 const OPERATOR: &str = "sandbox operator";
+/// Who signs in to the console. The password is no secret: the person is there only where this machine alone is listened to.
+const LOGIN: &str = "admin";
+const PASSWORD: &str = "sandbox sandbox";
 /// Not secret: whoever has the folder has this key too.
 const KEY_FILE: &str = "sandbox.key";
 const TOKEN_FILE: &str = "operator.token";
@@ -170,6 +174,9 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
         .set_business_api(world.api_account())
         .await
         .map_err(|error| broken(&error))?;
+    if listen.ip().is_loopback() {
+        person(&owner).await.map_err(|error| broken(&error))?;
+    }
     let token = owner
         .token(OPERATOR)
         .await
@@ -192,6 +199,15 @@ async fn build(escrow: &Escrow, listen: SocketAddr, devices: u32) -> Result<Stag
     })
 }
 
+/// Somebody who may sign in; from an earlier run perhaps.
+async fn person(owner: &Owner<'_>) -> Result<(), Broken> {
+    let password = Password::new(Zeroizing::new(PASSWORD.to_owned()))?;
+    match owner.person(&LOGIN.parse()?, LOGIN, password).await {
+        Err(error) if matches!(error.downcast_ref(), Some(PersonProblem::LoginTaken(_))) => Ok(()),
+        done => done,
+    }
+}
+
 /// The server as in production, with the world's fakes in Apple's place.
 fn settings(listen: SocketAddr, world: &World) -> Result<Settings, Broken> {
     let mut settings = Settings {
@@ -201,6 +217,7 @@ fn settings(listen: SocketAddr, world: &World) -> Result<Settings, Broken> {
         sandbox: true,
         ..Settings::new(listen)
     };
+    settings.sign_in.second_factor = false;
     let authorities = ExtraAuthorities::from_pem(world.apple().ca_pem().as_bytes())?;
     settings.apple.origin = world.apple().url().parse()?;
     settings.apple.authorities = authorities.clone();
@@ -246,6 +263,7 @@ fn welcome(
         String::new(),
         format!("address  {url}"),
         format!("token    {token}"),
+        format!("console  {url} in a browser, as {LOGIN} with the password \"{PASSWORD}\""),
         String::new(),
         "Commands to try next, in another terminal:".to_owned(),
         format!("  {program} devices list {server}"),

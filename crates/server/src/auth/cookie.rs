@@ -16,7 +16,7 @@ const SITE: &str = "sec-fetch-site";
 const TICKET: &str = "__Host-lockwarden-ticket";
 
 /// The session in a request's cookie.
-pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn session(headers: &HeaderMap) -> Option<&str> {
     named(headers, NAME)
 }
 

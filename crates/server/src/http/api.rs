@@ -41,7 +41,14 @@ mod tokens;
 mod unlocks;
 
 pub(crate) use codes::reason;
-pub(crate) use shown::moment;
+pub(crate) use devices::{doubt, not_enrolled, window_in_words};
+pub(crate) use locks::standing_in_words;
+pub(crate) use sessions::origin_of;
+pub(crate) use shown::{ConnectionNames, moment};
+pub(crate) use unlocks::{
+    cancel_unlock, in_progress, no_product_type, organisation_of as organisation_of_unlock,
+    resume_unlock, unknown as unknown_unlock, unlock_in_words,
+};
 
 /// Whether some request takes such a body. Each tries.
 pub(crate) fn reads(bytes: &[u8]) -> bool {

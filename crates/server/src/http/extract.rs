@@ -205,6 +205,11 @@ impl Body {
         }
     }
 
+    /// The bytes, as they came.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The body as JSON of a known shape.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         if self.bytes.is_empty() {

@@ -20,6 +20,15 @@ pub(crate) const PREFIX: &str = "urn:lockwarden:problem:";
 #[serde(transparent)]
 pub(crate) struct Problem(Box<Document>);
 
+/// What a problem says to a person.
+pub(crate) struct Said<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) detail: &'a str,
+    pub(crate) hint: Option<&'a str>,
+    /// The organisations of which one has to be named.
+    pub(crate) organisations: &'a [String],
+}
+
 /// Why a request was not carried out (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
@@ -78,6 +87,21 @@ impl Problem {
             organisations: Vec::new(),
             retry_after: None,
         }))
+    }
+
+    /// What it says to a person.
+    pub(crate) fn said(&self) -> Said<'_> {
+        Said {
+            title: &self.0.title,
+            detail: &self.0.detail,
+            hint: self.0.hint.as_deref(),
+            organisations: &self.0.organisations,
+        }
+    }
+
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// How long to wait before asking again, which the header `Retry-After` says.

@@ -161,7 +161,7 @@ pub(super) async fn reveal(
             origin: view.origin,
             shape: view.shape,
             doubt: view.doubt.as_deref(),
-            doubt_explanation: view.doubt.as_deref().and_then(doubt),
+            doubt_explanation: view.doubt.as_deref().and_then(doubt).map(Explanation::from),
             how_to_type: &how_to_type,
             note: view.note.as_deref(),
             created_at: view.created_at.into(),

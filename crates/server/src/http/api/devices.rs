@@ -302,7 +302,7 @@ impl From<CodeView> for Code {
             shape: code.shape,
             current: code.current,
             lock_state: code.lock_state,
-            doubt_explanation: code.doubt.as_deref().and_then(doubt),
+            doubt_explanation: code.doubt.as_deref().and_then(doubt).map(Explanation::from),
             doubt: code.doubt,
             note: code.note,
             topic: code.topic,
@@ -316,9 +316,9 @@ impl From<CodeView> for Code {
 }
 
 /// A doubt about a code in words.
-pub(super) fn doubt(word: &str) -> Option<Explanation> {
+pub(crate) fn doubt(word: &str) -> Option<explain::Explanation> {
     let gap: AllowedBeforeEscrow = word.strip_prefix("allowed_before_escrow_")?.parse().ok()?;
-    Some(explain::allowed_before_escrow(gap).into())
+    Some(explain::allowed_before_escrow(gap))
 }
 
 /// One enrolment of a device, from its beginning or from when we first saw it.
@@ -547,7 +547,7 @@ impl Device {
         let CellularIdentity { imei, imei2, meid } = view.cellular;
         let source = view.cellular_source.map(|source| source.as_str());
         Self {
-            window: window_in_words(&view.summary, now),
+            window: window_in_words(&view.summary, now).map(Explanation::from),
             organisation_lock: Ours::new(&view.lock, view.summary.product_type.as_ref()),
             locks: view.locks.into_iter().map(LockRow::from).collect(),
             apple_status: view.status.into(),
@@ -578,7 +578,11 @@ impl Device {
     }
 }
 
-fn window_in_words(summary: &DeviceSummary, now: Timestamp) -> Option<Explanation> {
+/// How it stands with getting a device's code, in words; nothing when there is one, or it gives none.
+pub(crate) fn window_in_words(
+    summary: &DeviceSummary,
+    now: Timestamp,
+) -> Option<explain::Explanation> {
     if summary.coverage != CoverageState::Missing {
         return None;
     }
@@ -588,7 +592,7 @@ fn window_in_words(summary: &DeviceSummary, now: Timestamp) -> Option<Explanatio
     let evidence = known.map(|_| window::Evidence::AwaitingConfiguration);
     let opened_at = known.map_or(now, |closes_at| closes_at.minus(window::WINDOW));
     let window = window::window(opened_at, evidence, false, now);
-    explain::window(&window).map(Explanation::from)
+    explain::window(&window)
 }
 
 /// Everything about a device, or the problem that it is not known.
@@ -732,15 +736,25 @@ pub(super) async fn refresh(
         return Err(Problem::unknown_device());
     }
     match app.escrow.commands().refresh(&permit, &serial).await? {
-        Refreshed::Asked => Ok((StatusCode::ACCEPTED, Json(Asked { serial, asked: true }))),
-        Refreshed::NotEnrolled => Err(Problem::new(
-            StatusCode::CONFLICT,
-            "not-enrolled",
-            "The device is enrolled nowhere",
-            "No MDM that is connected here knows the device at present, so that it cannot be asked.",
-        )
-        .hint("Enrol it again. Its codes are kept.")),
+        Refreshed::Asked => Ok((
+            StatusCode::ACCEPTED,
+            Json(Asked {
+                serial,
+                asked: true,
+            }),
+        )),
+        Refreshed::NotEnrolled => Err(not_enrolled()),
     }
+}
+
+pub(crate) fn not_enrolled() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "not-enrolled",
+        "The device is enrolled nowhere",
+        "No MDM that is connected here knows the device at present, so that it cannot be asked.",
+    )
+    .hint("Enrol it again. Its codes are kept.")
 }
 
 /// Whether an organisation knows a device.

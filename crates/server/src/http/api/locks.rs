@@ -240,14 +240,18 @@ pub(super) struct Ours {
     doubt: Option<Explanation>,
 }
 
+/// How the organisation's own lock stands, in words.
+pub(crate) fn standing_in_words(lock: &LockStanding) -> explain::Explanation {
+    explain::lock::standing(&Standing {
+        state: lock.state,
+        evidence: lock.evidence,
+        at: lock.at,
+        live: Vec::new(),
+    })
+}
+
 impl Ours {
     pub(super) fn new(lock: &LockStanding, product: Option<&ProductType>) -> Self {
-        let standing = Standing {
-            state: lock.state,
-            evidence: lock.evidence,
-            at: lock.at,
-            live: Vec::new(),
-        };
         let warnings = match lock.may_be_on() {
             true => explain::lock::strands().map(Explanation::from).into(),
             false => Vec::new(),
@@ -256,7 +260,7 @@ impl Ours {
             state: lock.state,
             evidence: lock.evidence,
             at: lock.at.map(Moment),
-            explanation: explain::lock::standing(&standing).into(),
+            explanation: standing_in_words(lock).into(),
             warnings,
             doubt: explain::lock::lock_doubt(product.map(ProductType::family))
                 .map(Explanation::from),

@@ -161,7 +161,7 @@ pub(super) async fn sign_in(
 }
 
 /// Where somebody signs in from, as the request has it.
-pub(super) fn origin_of(headers: &HeaderMap, address: Option<IpAddr>) -> Origin {
+pub(crate) fn origin_of(headers: &HeaderMap, address: Option<IpAddr>) -> Origin {
     let agent = headers.get(header::USER_AGENT);
     let agent = agent.and_then(|agent| agent.to_str().ok());
     Origin {

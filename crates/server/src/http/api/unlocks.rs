@@ -208,18 +208,22 @@ impl From<AttemptView> for Attempt {
     }
 }
 
+/// How an unlock stands, in words.
+pub(crate) fn unlock_in_words(unlock: &OperationView) -> explain::Explanation {
+    match (unlock.end(), unlock.details.waits_for) {
+        (Some(end), _) => explain::end(&end),
+        (None, Some(why)) => explain::waiting(why),
+        (None, None) if unlock.state == StateName::Queued => explain::queued(),
+        (None, None) => explain::running(),
+    }
+}
+
 impl From<OperationView> for Unlock {
     fn from(unlock: OperationView) -> Self {
         let done = unlock.is_done();
         let details = &unlock.details;
-        let explanation = match (unlock.end(), details.waits_for) {
-            (Some(end), _) => explain::end(&end),
-            (None, Some(why)) => explain::waiting(why),
-            (None, None) if unlock.state == StateName::Queued => explain::queued(),
-            (None, None) => explain::running(),
-        };
         Self {
-            explanation: explanation.into(),
+            explanation: unlock_in_words(&unlock).into(),
             waiting: details.waits_for.map(|why| Waiting {
                 until: details.until.map(Moment),
                 why,
@@ -380,7 +384,7 @@ fn located(status: StatusCode, unlock: OperationView) -> Response {
 }
 
 /// Another operation of the device is in the way: it has one at a time.
-pub(super) fn in_progress(live: LiveElsewhere) -> Problem {
+pub(crate) fn in_progress(live: LiveElsewhere) -> Problem {
     let (name, title, path) = match live.kind {
         Kind::Unlock => (
             "unlock-in-progress",
@@ -414,7 +418,7 @@ pub(super) fn in_progress(live: LiveElsewhere) -> Problem {
     }
 }
 
-fn no_product_type() -> Problem {
+pub(crate) fn no_product_type() -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "no-product-type",
@@ -427,7 +431,7 @@ fn no_product_type() -> Problem {
     )
 }
 
-fn unknown() -> Problem {
+pub(crate) fn unknown() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "unknown-unlock",
@@ -437,7 +441,11 @@ fn unknown() -> Problem {
 }
 
 /// The organisation of an unlock: the one named, the token's, or the one of those within reach that has it.
-async fn organisation_of(app: &App, caller: &Caller, id: &str) -> Result<OrganisationId, Problem> {
+pub(crate) async fn organisation_of(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+) -> Result<OrganisationId, Problem> {
     if caller.is_of_one() || !caller.actor.grants().somewhere().allow(Permission::Read) {
         return caller.organisation(app).await;
     }
@@ -510,14 +518,28 @@ pub(super) async fn cancel(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Unlock>), Problem> {
-    let organisation = organisation_of(&app, &caller, &id).await?;
+    let cancelled = cancel_unlock(&app, &caller, &id).await?;
+    let status = if cancelled.is_done() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    Ok((status, Json(cancelled.into())))
+}
+
+/// Cancels an unlock: at once, or before its next call.
+pub(crate) async fn cancel_unlock(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+) -> Result<OperationView, Problem> {
+    let organisation = organisation_of(app, caller, id).await?;
     let permit: Permit<UnlockRight> = app
         .escrow
-        .authorise(&caller.actor, &organisation, subject(&id))
+        .authorise(&caller.actor, &organisation, subject(id))
         .await?;
-    match app.escrow.operations().cancel(&permit, &id).await? {
-        Cancelled::Ended(unlock) => Ok((StatusCode::OK, Json(unlock.into()))),
-        Cancelled::Pending(unlock) => Ok((StatusCode::ACCEPTED, Json(unlock.into()))),
+    match app.escrow.operations().cancel(&permit, id).await? {
+        Cancelled::Ended(unlock) | Cancelled::Pending(unlock) => Ok(unlock),
         Cancelled::Unknown => Err(unknown()),
     }
 }
@@ -543,13 +565,23 @@ pub(super) async fn resume(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let organisation = organisation_of(&app, &caller, &id).await?;
+    let unlock = resume_unlock(&app, &caller, &id).await?;
+    Ok(located(StatusCode::ACCEPTED, unlock))
+}
+
+/// Continues an unlock that needs review.
+pub(crate) async fn resume_unlock(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+) -> Result<OperationView, Problem> {
+    let organisation = organisation_of(app, caller, id).await?;
     let permit: Permit<UnlockRight> = app
         .escrow
-        .authorise(&caller.actor, &organisation, subject(&id))
+        .authorise(&caller.actor, &organisation, subject(id))
         .await?;
-    match app.escrow.operations().resume(&permit, &id).await? {
-        Resumed::Queued(unlock) => Ok(located(StatusCode::ACCEPTED, unlock)),
+    match app.escrow.operations().resume(&permit, id).await? {
+        Resumed::Queued(unlock) => Ok(unlock),
         Resumed::NotInReview(unlock) => Err(Problem::new(
             StatusCode::CONFLICT,
             "not-in-review",
