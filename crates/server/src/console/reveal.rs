@@ -15,6 +15,8 @@ use crate::http::extract::Path;
 
 /// How long a code is shown.
 const SHOWN_FOR: u64 = 120;
+/// The margin of a QR code, modules.
+const MARGIN: i32 = 4;
 
 #[derive(Template)]
 #[template(path = "reveal_ask.html")]
@@ -42,7 +44,7 @@ struct Shown {
     /// In groups, where it can be read as a code.
     groups: Vec<Zeroizing<String>>,
     spoken: Zeroizing<String>,
-    picture: Zeroizing<String>,
+    picture: Option<Picture>,
     current: bool,
     made_by: &'static str,
     seen_at: Timestamp,
@@ -119,7 +121,7 @@ pub(super) async fn reveal(
                 .map(|group| Zeroizing::new(group.to_owned()))
                 .collect(),
             spoken: spoken(&text),
-            picture: Zeroizing::new(qr(&text)),
+            picture: Picture::of(&text),
             current: code.view.current,
             made_by: super::device::made_by(&code.view),
             seen_at: code.view.seen_at,
@@ -171,21 +173,29 @@ fn spoken(text: &str) -> Zeroizing<String> {
     said
 }
 
-/// A text as a QR code: the inside of an SVG path, a unit a module. Empty when it is too long for one.
-pub(super) fn qr(text: &str) -> String {
-    let Ok(code) = QrCode::encode_text(text, QrCodeEcc::Medium) else {
-        return String::new();
-    };
-    let mut path = String::new();
-    for y in 0..code.size() {
-        for x in 0..code.size() {
-            if code.get_module(x, y) {
-                // A margin of four modules.
-                path.push_str(&format!("M{},{}h1v1h-1z", x + 4, y + 4));
+/// A QR code as an SVG draws it, a unit a module.
+pub(super) struct Picture {
+    /// How wide and high, with the margin of four modules that readers want.
+    pub(super) size: i32,
+    /// The dark modules, as a path.
+    pub(super) path: Zeroizing<String>,
+}
+
+impl Picture {
+    /// `None` when the text is too long for one.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let code = QrCode::encode_text(text, QrCodeEcc::Medium).ok()?;
+        let mut path = Zeroizing::new(String::new());
+        for y in 0..code.size() {
+            for x in (0..code.size()).filter(|x| code.get_module(*x, y)) {
+                path.push_str(&format!("M{} {}h1v1h-1z", x + MARGIN, y + MARGIN));
             }
         }
+        Some(Self {
+            size: code.size() + 2 * MARGIN,
+            path,
+        })
     }
-    path
 }
 
 #[cfg(test)]
@@ -201,7 +211,8 @@ mod tests {
 
     #[test]
     fn a_code_fits_into_a_picture() {
-        assert!(qr("000H4-0R40M-30F2-0918-5HR3-8F17").starts_with("M4,4h1v1h-1z"));
-        assert_eq!(qr(&"x".repeat(5000)), "");
+        let picture = Picture::of("000H4-0R40M-30F2-0918-5HR3-8F17").unwrap();
+        assert!(picture.size == 33 && picture.path.starts_with("M4 4h1v1h-1z"));
+        assert!(Picture::of(&"x".repeat(5000)).is_none());
     }
 }

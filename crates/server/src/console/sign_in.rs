@@ -7,6 +7,7 @@ use escrow::people::credentials::Change;
 use escrow::sessions::{Claim, SignIn};
 use seal::Password;
 use url::form_urlencoded;
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::auth::Address;
@@ -112,7 +113,7 @@ pub(super) async fn sign_out(visitor: Visitor) -> Result<Response, Turned> {
 pub(super) struct SecondFactorPage {
     person: String,
     /// Once it is made: its text, and it as a picture.
-    made: Option<(String, String)>,
+    made: Option<(Zeroizing<String>, Option<reveal::Picture>)>,
     wrong: Option<&'static str>,
     is_needed: bool,
 }
@@ -151,9 +152,9 @@ pub(super) async fn make_second_factor(visitor: Visitor, form: Form) -> Shown<Se
             return Ok(Page(StatusCode::FORBIDDEN, page));
         }
     };
-    let picture = reveal::qr(&secret.address("Lockwarden", actor.name()));
+    let picture = reveal::Picture::of(&secret.address("Lockwarden", actor.name()));
     let page = SecondFactorPage {
-        made: Some((secret.text().to_string(), picture)),
+        made: Some((secret.text(), picture)),
         ..SecondFactorPage::of(&visitor, None)
     };
     Ok(Page(StatusCode::OK, page))

@@ -3,6 +3,7 @@
 
 mod api;
 mod connectors;
+mod console;
 mod fuzz;
 mod listener;
 mod support;

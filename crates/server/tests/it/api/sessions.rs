@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::api::{Answer, Client};
 use crate::support::Stage;
 
-const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 const OTHER: &str = "staple of another kind";
 
 /// Somebody who has set a password and a second factor, with their app.
@@ -20,14 +20,14 @@ pub(crate) struct Person {
     app: TotpSecret,
 }
 
-fn app_of(secret: &str) -> TotpSecret {
+pub(crate) fn app_of(secret: &str) -> TotpSecret {
     let bytes = data_encoding::BASE32_NOPAD
         .decode(secret.as_bytes())
         .unwrap();
     TotpSecret::from_bytes(&bytes).unwrap()
 }
 
-fn code(app: &TotpSecret, stage: &Stage) -> String {
+pub(crate) fn code(app: &TotpSecret, stage: &Stage) -> String {
     use escrow::clock::Clock as _;
     let Timestamp(now) = stage.clock.now();
     app.code_at(now / 1000).as_str().to_owned()
@@ -96,9 +96,14 @@ impl Person {
         Client::new(stage, &self.session(stage).await)
     }
 
-    async fn session(&self, stage: &Stage) -> String {
+    /// A code of their app that was not used yet.
+    pub(crate) fn code(&self, stage: &Stage) -> String {
         stage.clock.advance(Duration::from_secs(30));
-        let code = code(&self.app, stage);
+        code(&self.app, stage)
+    }
+
+    async fn session(&self, stage: &Stage) -> String {
+        let code = self.code(stage);
         let answer = sign_in(stage, &self.login, PASSWORD, Some(&code)).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         text(&answer, "session")
