@@ -9,6 +9,7 @@ mod audit;
 mod backups;
 mod balancer;
 mod code;
+mod console;
 mod crowds;
 mod durable;
 mod help;

@@ -16,11 +16,11 @@ use crate::support::{Finished, binary, command, finish, run, wait_for};
 
 const README: &str = include_str!("../../../../README.md");
 
-struct Sandbox {
+pub(crate) struct Sandbox {
     child: Child,
     /// Its data, what it says, and its ready file.
     folder: TempDir,
-    ready: Value,
+    pub(crate) ready: Value,
 }
 
 impl Drop for Sandbox {
@@ -32,7 +32,7 @@ impl Drop for Sandbox {
 }
 
 impl Sandbox {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
@@ -83,7 +83,7 @@ impl Sandbox {
         std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
     }
 
-    fn run(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
         let mut command = command(arguments);
         command
             .env("LOCKWARDEN_URL", self.ready["url"].as_str().unwrap())
@@ -95,7 +95,7 @@ impl Sandbox {
     }
 
     /// The device whose story the sandbox tells in these words.
-    fn device_that_is(&self, story: &str) -> String {
+    pub(crate) fn device_that_is(&self, story: &str) -> String {
         let out = wait_for("the sandbox's words", || {
             Some(self.read("out")).filter(|out| out.contains("called unlocked"))
         });
@@ -105,7 +105,7 @@ impl Sandbox {
     }
 
     /// Waits until at least so many codes of the device are held.
-    fn wait_for_codes(&self, serial: &str, wanted: usize) {
+    pub(crate) fn wait_for_codes(&self, serial: &str, wanted: usize) {
         wait_for(&format!("{wanted} codes of {serial}"), || {
             let shown = self.run(&["devices", "show", serial, "--json"]);
             let device: Value = serde_json::from_str(&shown.stdout).ok()?;

@@ -192,7 +192,7 @@ async fn a_second_factor_comes_before_anything_else() {
 #[tokio::test]
 async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
     let stage = Stage::new().await;
-    let person = Person::settled(&stage, "zoe", &Role::OF_THE_FIRST).await;
+    let person = Person::settled(&stage, "zoe", Role::OF_THE_FIRST).await;
     enrolled(&stage, "SIMPHONE0001").await;
     let browser = Browser::of(&stage, &person, "zoe").await;
     let device = "/devices/SIMPHONE0001";
@@ -275,7 +275,7 @@ async fn who_may_only_look_has_no_control_and_a_forged_form_is_refused() {
 #[tokio::test]
 async fn a_form_on_a_page_of_another_site_does_nothing() {
     let stage = Stage::new().await;
-    let person = Person::settled(&stage, "zoe", &Role::OF_THE_FIRST).await;
+    let person = Person::settled(&stage, "zoe", Role::OF_THE_FIRST).await;
     let phone = enrolled(&stage, "SIMPHONE0001").await;
     let browser = Browser::of(&stage, &person, "zoe").await;
     for (form, fields) in FORMS.into_iter().chain([("/sign-out", &[][..])]) {
@@ -289,7 +289,7 @@ async fn a_form_on_a_page_of_another_site_does_nothing() {
 #[tokio::test]
 async fn a_code_is_shown_with_a_reason_and_on_no_other_page() {
     let stage = Stage::new().await;
-    let person = Person::settled(&stage, "zoe", &Role::OF_THE_FIRST).await;
+    let person = Person::settled(&stage, "zoe", Role::OF_THE_FIRST).await;
     let phone = enrolled(&stage, "SIMPHONE0001").await;
     let held = stage.codes("SIMPHONE0001").await;
     assert_eq!(held.len(), 1);
@@ -320,7 +320,7 @@ async fn a_code_is_shown_with_a_reason_and_on_no_other_page() {
 #[tokio::test]
 async fn a_lock_is_turned_off_by_a_form_and_the_page_says_what_came_of_it() {
     let stage = Stage::new().await;
-    let person = Person::settled(&stage, "zoe", &Role::OF_THE_FIRST).await;
+    let person = Person::settled(&stage, "zoe", Role::OF_THE_FIRST).await;
     let phone = enrolled(&stage, "SIMPHONE0001").await;
     phone.lock_with_own_code().unwrap();
     let browser = Browser::of(&stage, &person, "zoe").await;

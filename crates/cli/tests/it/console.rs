@@ -1,0 +1,119 @@
+//! The console in a real browser, against the sandbox.
+
+use crate::sandbox::Sandbox;
+
+mod browser;
+
+use browser::{Browser, Look};
+
+fn signed_in(sandbox: &Sandbox, look: Look) -> Browser {
+    let browser = Browser::start(sandbox.ready["url"].as_str().unwrap(), look);
+    browser.go("/");
+    browser.write("[name=login]", "admin");
+    browser.write("[name=password]", "sandbox sandbox");
+    browser.press("Sign in");
+    browser.wait_for_text("What needs a person now");
+    browser
+}
+
+#[test]
+fn a_locked_device_is_found_and_unlocked() {
+    let sandbox = Sandbox::start();
+    let serial = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&serial, 1);
+    let browser = Browser::start(sandbox.ready["url"].as_str().unwrap(), Look::default());
+    browser.go("/devices");
+    browser.is_sound("sign-in");
+    browser.write("[name=login]", "admin");
+    browser.write("[name=password]", "wrong");
+    browser.press("Sign in");
+    browser.wait_for_text("is wrong");
+    browser.is_sound("sign-in-wrong");
+    browser.write("[name=password]", "sandbox sandbox");
+    browser.press("Sign in");
+    browser.wait_for_text("Heard of");
+    browser.is_sound("devices");
+    // The search is a key away, and finds while one types.
+    browser.key("/");
+    for letter in serial.to_lowercase().chars() {
+        browser.key(&letter.to_string());
+    }
+    crate::support::wait_for("the search", || {
+        (browser.path() == format!("/devices?search={}", serial.to_lowercase())).then_some(())
+    });
+    browser.click(&format!("//a[text()='{serial}']"));
+    browser.wait_for_text("What Apple is told");
+    browser.is_sound("device");
+    browser.press("Turn the lock off");
+    browser.wait_for_text("kept on record beside your name");
+    browser.is_sound("unlock-ask");
+    browser.write("[name=reason]", "ticket 7");
+    browser.press("Turn the lock off");
+    // The page follows by itself.
+    browser.wait_for_text("Apple accepted a code.");
+    browser.is_sound("unlock");
+    browser.press("Today");
+    browser.wait_for_text("have their code held");
+    browser.is_sound("today");
+}
+
+#[test]
+fn a_code_is_shown_on_a_telephone_in_the_dark_and_goes_away() {
+    let sandbox = Sandbox::start();
+    let serial = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&serial, 1);
+    let look = Look {
+        is_phone: true,
+        is_dark: true,
+        ..Look::default()
+    };
+    let browser = signed_in(&sandbox, look);
+    browser.is_sound("today-phone");
+    browser.go("/devices");
+    browser.is_sound("devices-phone");
+    browser.go(&format!("/devices/{serial}"));
+    browser.is_sound("device-phone");
+    browser.press("Show the code");
+    browser.wait_for_text("It is shown for two minutes.");
+    browser.is_sound("reveal-ask-phone");
+    browser.write("[name=reason]", "in the storage room");
+    browser.press("Show the code");
+    browser.wait_for_text("leaves by itself after");
+    assert!(browser.has("svg.qr"));
+    browser.is_sound("reveal-phone");
+    browser.go(&format!("/devices/{serial}"));
+    browser.wait_for_text("Shown to admin");
+    browser.go("/devices/NOTHERE0001");
+    browser.wait_for_text("To the first page");
+    browser.is_sound("problem-phone");
+}
+
+#[test]
+fn everything_can_be_done_without_scripts() {
+    let sandbox = Sandbox::start();
+    let serial = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&serial, 1);
+    let look = Look {
+        without_scripts: true,
+        ..Look::default()
+    };
+    let browser = signed_in(&sandbox, look);
+    browser.press("Devices");
+    browser.write("#search", &serial);
+    browser.press("Search");
+    browser.press(&serial);
+    browser.press("Turn the lock off");
+    browser.write("[name=reason]", "ticket 8");
+    browser.press("Turn the lock off");
+    crate::support::wait_for("the unlock to end", || {
+        if browser.text().contains("Apple accepted a code.") {
+            return Some(());
+        }
+        let path = browser.path();
+        browser.go(&path);
+        None
+    });
+    browser.click("summary");
+    browser.press("Sign out");
+    browser.wait_for_text("Code of the second factor");
+}
