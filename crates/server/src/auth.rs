@@ -247,6 +247,11 @@ impl Caller {
         self.named.is_some() || self.actor.grants().only().is_some()
     }
 
+    /// The organisation that the request itself names.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.named.as_deref()
+    }
+
     /// Whether the request itself names an organisation.
     pub(crate) fn names_one(&self) -> bool {
         self.named.is_some()

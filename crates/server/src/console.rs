@@ -14,13 +14,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use escrow::permit::{OrganisationId, Permission, Permissions};
+use escrow::permit::{OrganisationId, Permission, Permissions, Refusal};
 
 use crate::App;
 use crate::auth::{self, Caller, cookie};
 use crate::http::api::moment;
 use crate::http::problem::Problem;
 
+mod approvals;
 mod assets;
 mod device;
 mod devices;
@@ -64,6 +65,9 @@ pub(crate) fn routes() -> Router<App> {
             "/devices/{serial}/reveal",
             get(reveal::ask).post(reveal::reveal),
         )
+        .route("/approvals", get(approvals::list))
+        .route("/approvals/{id}", post(approvals::decide))
+        .route("/approvals/{id}/cancel", post(approvals::cancel))
         .route("/unlocks/{id}", get(unlock::show))
         .route("/unlocks/{id}/cancel", post(unlock::cancel))
         .route("/unlocks/{id}/resume", post(unlock::resume))
@@ -109,6 +113,8 @@ pub(crate) enum Turned {
     SignIn { next: String },
     /// To set up a second factor first.
     SecondFactor,
+    /// To where it stands that others were asked.
+    Asked,
     /// To say what is wrong.
     Problem(Problem),
 }
@@ -121,7 +127,14 @@ impl From<Problem> for Turned {
 
 impl From<escrow::Error> for Turned {
     fn from(error: escrow::Error) -> Self {
-        Self::Problem(error.into())
+        match error {
+            escrow::Error::Refused(Refusal::Asked { .. }) => Self::Asked,
+            escrow::Error::Refused(refusal @ Refusal::ApprovalNeeded(_)) => {
+                let problem = Problem::from(escrow::Error::Refused(refusal));
+                Self::Problem(problem.hint("Go back, and choose to ask them. Nothing was done."))
+            }
+            error => Self::Problem(error.into()),
+        }
     }
 }
 
@@ -139,6 +152,7 @@ impl IntoResponse for Turned {
                 see(&format!("/sign-in?next={next}"))
             }
             Self::SecondFactor => see("/second-factor"),
+            Self::Asked => see("/approvals?done=wanted"),
             Self::Problem(problem) => problem_page(&problem),
         }
     }
@@ -254,11 +268,23 @@ fn said(uri: &Uri) -> Option<&'static str> {
         "set" => "It is kept, and used for the next call to Apple.",
         "cancelled" => "The unlock ends before its next call.",
         "resumed" => "The unlock goes on.",
+        "wanted" => "Others are asked. Once enough have said yes, it goes on from here.",
+        "yes" => "It is on record that you said yes.",
+        "no" => "It is on record that you said no.",
+        "taken-back" => "It is taken back.",
         _ => return None,
     })
 }
 
 impl Visitor {
+    /// Where a form leads back to, with the word for what was done, within the organisation that was named.
+    fn back(&self, path: &str, done: &str) -> String {
+        match self.caller.named() {
+            Some(organisation) => format!("{path}?{}&done={done}", in_query(organisation)),
+            None => format!("{path}?done={done}"),
+        }
+    }
+
     /// What stands around a page, for a page of one organisation.
     async fn frame(
         &self,

@@ -52,6 +52,9 @@ fn a_locked_device_is_found_and_unlocked() {
     // The page follows by itself.
     browser.wait_for_text("Apple accepted a code.");
     browser.is_sound("unlock");
+    browser.press("Approvals");
+    browser.wait_for_text("Nobody waits.");
+    browser.is_sound("approvals-none");
     browser.press("Today");
     browser.wait_for_text("have their code held");
     browser.is_sound("today");

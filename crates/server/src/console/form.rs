@@ -2,6 +2,7 @@
 
 use axum::extract::FromRequest;
 use axum::extract::Request;
+use axum::http::Uri;
 use escrow::approvals::Leave;
 use escrow::permit::Actor;
 use url::form_urlencoded;
@@ -57,4 +58,11 @@ pub(super) fn leave(visitor: &Visitor, form: &Form, reason: &str) -> Result<Acto
             approval => actor.with_leave(Leave::Under(approval.to_owned())),
         },
     })
+}
+
+/// The approval that an address names; empty when it names none.
+pub(super) fn approval(uri: &Uri) -> String {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let named = form_urlencoded::parse(query).find(|(name, _)| name == "approval");
+    named.map_or_else(String::new, |(_, id)| id.into_owned())
 }

@@ -9,6 +9,7 @@ use escrow::permit::{Permit, Read, Reveal};
 use qrcodegen::{QrCode, QrCodeEcc};
 use zeroize::Zeroizing;
 
+use super::form::approval;
 use super::*;
 use crate::http::api;
 use crate::http::extract::Path;
@@ -25,6 +26,8 @@ pub(super) struct AskPage {
     device: DeviceSummary,
     reason: String,
     wrong: Option<String>,
+    /// The approval under which it is done; empty when there is none.
+    approval: String,
 }
 
 #[derive(Template)]
@@ -69,6 +72,7 @@ async fn device(
 pub(super) async fn ask(
     visitor: Visitor,
     Path(serial): Path<SerialNumber>,
+    uri: Uri,
 ) -> super::Shown<AskPage> {
     let (organisation, device) = device(&visitor, &serial).await?;
     let frame = visitor
@@ -81,6 +85,7 @@ pub(super) async fn ask(
             device,
             reason: String::new(),
             wrong: None,
+            approval: approval(&uri),
         },
     ))
 }
@@ -103,6 +108,7 @@ pub(super) async fn reveal(
                 device,
                 reason: form.text("reason").to_owned(),
                 wrong: Some(problem.said().detail.to_owned()),
+                approval: form.text("approval").to_owned(),
             };
             return Ok(Page(StatusCode::BAD_REQUEST, page).into_response());
         }

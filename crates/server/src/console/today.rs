@@ -60,14 +60,18 @@ pub(super) async fn show(visitor: Visitor) -> Shown<TodayPage> {
         .devices()
         .list(&permit, &closing, None, NAMED)
         .await?;
-    let approvals = app
+    let waiting = app
         .escrow
         .approvals()
         .list(&permit, Which::Open, MOST)
         .await?;
-    let mine = approvals
+    let may_decide = actor
+        .grants()
+        .within(&organisation)
+        .allow(Permission::Approve);
+    let mine = waiting
         .iter()
-        .filter(|one| one.requested_by != actor.principal());
+        .filter(|one| may_decide && approvals::is_of_another(one, &visitor.caller));
     let connections = app.escrow.connections().list(&permit).await?;
     let now = app.now();
     let soon = now.plus(Duration::from_secs(30 * 24 * 60 * 60));

@@ -8,6 +8,7 @@ use escrow::devices::DeviceView;
 use escrow::operations::{AttemptView, Enqueued, NewUnlock, OperationView};
 use escrow::permit::{Permit, Read, Unlock as UnlockRight};
 
+use super::form::approval;
 use super::*;
 use crate::http::api;
 use crate::http::extract::Path;
@@ -20,6 +21,8 @@ pub(super) struct AskPage {
     /// What was typed, when the form comes back.
     reason: String,
     wrong: Option<String>,
+    /// The approval under which it is done; empty when there is none.
+    approval: String,
 }
 
 impl AskPage {
@@ -51,7 +54,11 @@ async fn device(
     Ok((organisation, device.ok_or_else(Problem::unknown_device)?))
 }
 
-pub(super) async fn ask(visitor: Visitor, Path(serial): Path<SerialNumber>) -> Shown<AskPage> {
+pub(super) async fn ask(
+    visitor: Visitor,
+    Path(serial): Path<SerialNumber>,
+    uri: Uri,
+) -> Shown<AskPage> {
     let (organisation, device) = device(&visitor, &serial).await?;
     let frame = visitor
         .frame(format!("Unlock {serial}"), &organisation)
@@ -63,6 +70,7 @@ pub(super) async fn ask(visitor: Visitor, Path(serial): Path<SerialNumber>) -> S
             device,
             reason: String::new(),
             wrong: None,
+            approval: approval(&uri),
         },
     ))
 }
@@ -85,6 +93,7 @@ pub(super) async fn request(
                 device,
                 reason: form.text("reason").to_owned(),
                 wrong: Some(problem.said().detail.to_owned()),
+                approval: form.text("approval").to_owned(),
             };
             return Ok(Page(StatusCode::BAD_REQUEST, page).into_response());
         }

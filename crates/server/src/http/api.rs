@@ -40,6 +40,7 @@ mod single_sign_on;
 mod tokens;
 mod unlocks;
 
+pub(crate) use approvals::{cancel_approval, decide};
 pub(crate) use codes::reason;
 pub(crate) use devices::{doubt, not_enrolled, window_in_words};
 pub(crate) use locks::standing_in_words;

@@ -1,5 +1,7 @@
 //! The console, as a browser without scripts uses it: pages, forms, and what is refused.
 
+use std::time::Duration;
+
 use activation_lock::codes::Form;
 use escrow::permit::Role;
 use reqwest::header::HeaderMap;
@@ -401,4 +403,68 @@ async fn who_belongs_to_several_organisations_says_which() {
     assert_eq!(page.status, 200);
     assert!(page.html.contains(r#"href="/?organisation=A%20%26%20B""#));
     assert!(page.html.contains("Switch to "));
+}
+
+#[tokio::test]
+async fn what_takes_another_person_is_asked_for_approved_and_done_once() {
+    let stage = Stage::new().await;
+    let desk = Person::settled(&stage, "desk", &[Role::Revealer, Role::Operator]).await;
+    let ann = Person::settled(&stage, "ann", &[Role::Approver]).await;
+    let phone = enrolled(&stage, "SIMPHONE0001").await;
+    let admin = Client::with(&stage, &["admin"]).await;
+    let one = serde_json::json!({ "people": 1 });
+    let set = admin.put("/v1/approval-policies/reveal", one).await;
+    assert_eq!(set.status, 200);
+    let (desk, ann) = (
+        Browser::of(&stage, &desk, "desk").await,
+        Browser::of(&stage, &ann, "ann").await,
+    );
+    let reveal = "/devices/SIMPHONE0001/reveal";
+    let alone = desk.submit(reveal, &[("reason", "ticket 7")]).await;
+    assert_eq!(alone.status, 403);
+    assert!(alone.html.contains("choose to ask them") && !alone.html.contains(&*phone.code_text()));
+    let wish = [("reason", "ticket 7"), ("leave", "ask")];
+    assert_eq!(
+        desk.submit(reveal, &wish).await.place(),
+        "/approvals?done=wanted"
+    );
+    let own = desk.get("/approvals?done=wanted").await;
+    assert!(own.html.contains("Others are asked.") && own.html.contains("Take back"));
+    assert!(ann.get("/").await.html.contains("for an approval"));
+    let open = ann.get("/approvals").await;
+    assert!(open.html.contains("ticket 7") && open.html.contains("device SIMPHONE0001"));
+    let (_, rest) = open.html.split_once(r#"action="/approvals/"#).unwrap();
+    let decide = format!("/approvals/{}", rest.split_once('"').unwrap().0);
+    assert_eq!(desk.submit(&decide, &[("say", "yes")]).await.status, 403);
+    assert_eq!(
+        ann.submit_from("cross-site", &decide, &[("say", "yes")])
+            .await
+            .status,
+        403
+    );
+    assert_eq!(ann.submit(&decide, &[]).await.status, 400);
+    let said = ann
+        .submit(&decide, &[("say", "yes"), ("comment", "it is ours")])
+        .await;
+    assert_eq!(said.place(), "/approvals?done=yes");
+    let own = desk.get("/approvals").await;
+    assert!(own.html.contains("it is ours") && own.html.contains("Approved"));
+    let (_, rest) = own
+        .html
+        .split_once(r#"href="/devices/SIMPHONE0001/reveal?approval="#)
+        .unwrap();
+    let id = rest.split_once('"').unwrap().0;
+    let form = desk.get(&format!("{reveal}?approval={id}")).await;
+    assert!(
+        form.html
+            .contains(&format!(r#"name="approval" value="{id}""#))
+    );
+    let fields = [("reason", "ticket 7"), ("approval", id)];
+    let shown = desk.submit(reveal, &fields).await;
+    assert_eq!(shown.status, 200);
+    assert!(shown.html.contains(&*phone.code_text()));
+    // The answer may have been lost; a while later it was not.
+    assert_eq!(desk.submit(reveal, &fields).await.status, 200);
+    stage.clock.advance(Duration::from_secs(301));
+    assert_eq!(desk.submit(reveal, &fields).await.status, 409);
 }

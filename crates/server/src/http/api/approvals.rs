@@ -207,13 +207,19 @@ pub(super) async fn cancel(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let organisation = place(&app, &caller).await?;
+    cancel_approval(&app, &caller, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes back what one asked for.
+pub(crate) async fn cancel_approval(app: &App, caller: &Caller, id: &str) -> Result<(), Problem> {
+    let organisation = place(app, caller).await?;
     let permit: Permit<Read> = app
         .escrow
         .authorise(&caller.actor, &organisation, format!("approval {id}"))
         .await?;
-    if app.escrow.approvals().cancel(&permit, &id).await? {
-        Ok(StatusCode::NO_CONTENT)
+    if app.escrow.approvals().cancel(&permit, id).await? {
+        Ok(())
     } else {
         Err(unknown())
     }
@@ -249,7 +255,7 @@ pub(super) async fn approve(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<Approval>, Problem> {
-    decide(&app, &caller, &id, &body, true).await
+    said(&app, &caller, &id, &body, true).await
 }
 
 /// Say no to what another person asks for: that ends it.
@@ -274,26 +280,38 @@ pub(super) async fn refuse(
     Path(id): Path<String>,
     body: Body,
 ) -> Result<Json<Approval>, Problem> {
-    decide(&app, &caller, &id, &body, false).await
+    said(&app, &caller, &id, &body, false).await
 }
 
-async fn decide(
+async fn said(
     app: &App,
     caller: &Caller,
     id: &str,
     body: &Body,
     yes: bool,
 ) -> Result<Json<Approval>, Problem> {
+    let given: Comment = body.json_or_default()?;
+    let comment = given.comment.as_deref().map(reason).transpose()?;
+    let row = decide(app, caller, id, comment, yes).await?;
+    Ok(Json(Approval::new(row, caller, app.now())))
+}
+
+/// Says yes or no to a request, with a comment that may go on record.
+pub(crate) async fn decide(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    comment: Option<&str>,
+    yes: bool,
+) -> Result<Row, Problem> {
     let organisation = place(app, caller).await?;
     let permit: Permit<Approve> = app
         .escrow
         .authorise(&caller.actor, &organisation, format!("approval {id}"))
         .await?;
-    let given: Comment = body.json_or_default()?;
-    let comment = given.comment.as_deref().map(reason).transpose()?;
     let approvals = app.escrow.approvals();
     match approvals.decide(&permit, id, yes, comment).await? {
-        Decided::Counted(row) => Ok(Json(Approval::new(row, caller, app.now()))),
+        Decided::Counted(row) => Ok(row),
         Decided::Own => Err(Problem::new(
             StatusCode::FORBIDDEN,
             "own-request",
