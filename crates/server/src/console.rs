@@ -23,10 +23,13 @@ use crate::http::problem::Problem;
 
 mod approvals;
 mod assets;
+mod audit;
 mod device;
 mod devices;
 mod form;
+mod lock;
 mod reveal;
+mod sessions;
 mod sign_in;
 mod today;
 mod unlock;
@@ -65,6 +68,13 @@ pub(crate) fn routes() -> Router<App> {
             "/devices/{serial}/reveal",
             get(reveal::ask).post(reveal::reveal),
         )
+        .route("/devices/{serial}/lock", get(lock::ask).post(lock::request))
+        .route("/locks/{id}", get(lock::show))
+        .route("/locks/{id}/cancel", post(lock::cancel))
+        .route("/locks/{id}/resume", post(lock::resume))
+        .route("/audit", get(audit::list))
+        .route("/sessions", get(sessions::list))
+        .route("/sessions/{id}/end", post(sessions::end))
         .route("/approvals", get(approvals::list))
         .route("/approvals/{id}", post(approvals::decide))
         .route("/approvals/{id}/cancel", post(approvals::cancel))
@@ -268,6 +278,9 @@ fn said(uri: &Uri) -> Option<&'static str> {
         "set" => "It is kept, and used for the next call to Apple.",
         "cancelled" => "The unlock ends before its next call.",
         "resumed" => "The unlock goes on.",
+        "lock-cancelled" => "The lock ends before its next call.",
+        "lock-resumed" => "The lock goes on.",
+        "ended" => "That session opens nothing any more.",
         "wanted" => "Others are asked. Once enough have said yes, it goes on from here.",
         "yes" => "It is on record that you said yes.",
         "no" => "It is on record that you said no.",
@@ -340,6 +353,14 @@ struct Frame {
 impl Frame {
     fn may_unlock(&self) -> bool {
         self.may.allow(Permission::Unlock)
+    }
+
+    fn may_lock(&self) -> bool {
+        self.may.allow(Permission::Lock)
+    }
+
+    fn may_audit(&self) -> bool {
+        self.may.allow(Permission::Audit)
     }
 
     fn may_reveal(&self) -> bool {

@@ -55,6 +55,13 @@ fn a_locked_device_is_found_and_unlocked() {
     browser.press("Approvals");
     browser.wait_for_text("Nobody waits.");
     browser.is_sound("approvals-none");
+    browser.press("Audit");
+    browser.wait_for_text("unlock.request");
+    browser.is_sound("audit");
+    browser.click("summary");
+    browser.press("Sessions");
+    browser.wait_for_text("Where you are signed in.");
+    browser.is_sound("sessions");
     browser.press("Today");
     browser.wait_for_text("have their code held");
     browser.is_sound("today");
@@ -119,4 +126,29 @@ fn everything_can_be_done_without_scripts() {
     browser.click("summary");
     browser.press("Sign out");
     browser.wait_for_text("Code of the second factor");
+}
+
+#[test]
+fn an_ipad_that_is_lost_is_locked_and_the_page_follows() {
+    let sandbox = Sandbox::start();
+    let serial = sandbox.device_that_is("an iPad that nobody locked");
+    sandbox.wait_for_codes(&serial, 1);
+    let browser = signed_in(&sandbox, Look::default());
+    // It can be locked once Apple's list has been read.
+    crate::support::wait_for("the device to be listed", || {
+        browser.go(&format!("/devices/{serial}"));
+        browser.text().contains("Lock it").then_some(())
+    });
+    browser.press("Lock it");
+    browser.wait_for_text("put away twice");
+    browser.is_sound("lock-ask");
+    browser.write("[name=reason]", "left in a train");
+    browser.write("[name=message]", "Example School, please call");
+    browser.press("Lock it");
+    browser.wait_for_text("Locked");
+    browser.wait_for_text("Calls to Apple");
+    browser.is_sound("lock");
+    browser.press(&serial);
+    browser.wait_for_text("Made here, for a lock of the organisation");
+    browser.is_sound("device-locked");
 }

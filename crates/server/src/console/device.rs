@@ -23,7 +23,7 @@ pub(super) struct DevicePage {
     ours: Explanation,
     apple: Option<Explanation>,
     /// An unlock or lock that is under way.
-    under_way: Option<String>,
+    under_way: Option<(&'static str, String)>,
 }
 
 impl DevicePage {
@@ -33,6 +33,11 @@ impl DevicePage {
 
     fn link(&self, rest: &str) -> String {
         format!("/devices/{}{rest}{}", self.serial(), self.frame.within)
+    }
+
+    /// Whether it is listed by a server of Apple's enrolment service, without which Apple locks nothing.
+    fn can_be_locked(&self) -> bool {
+        !self.device.listings.is_empty() && !self.device.lock.may_be_on()
     }
 
     fn can_be_unlocked(&self) -> bool {
@@ -69,6 +74,15 @@ pub(super) fn words(word: &str) -> String {
     word.replace(['.', '_'], " ")
 }
 
+/// A device, and whose it is.
+pub(super) async fn of(
+    visitor: &Visitor,
+    serial: &SerialNumber,
+) -> Result<(OrganisationId, DeviceView), Turned> {
+    let (organisation, _, device) = view(visitor, serial).await?;
+    Ok((organisation, device))
+}
+
 async fn view(
     visitor: &Visitor,
     serial: &SerialNumber,
@@ -89,6 +103,19 @@ pub(super) async fn show(visitor: Visitor, Path(serial): Path<SerialNumber>) -> 
     let frame = visitor.frame(serial.to_string(), &organisation).await?;
     let status = device.status.last.as_ref();
     let unlock = device.unlocks.first().filter(|one| one.ended_at.is_none());
+    let unlock = unlock.map(|one| {
+        (
+            "See the unlock that is under way",
+            format!("/unlocks/{}", one.id),
+        )
+    });
+    let lock = device.locks.first().filter(|one| one.ended_at.is_none());
+    let lock = lock.map(|one| {
+        (
+            "See the lock that is under way",
+            format!("/locks/{}", one.id),
+        )
+    });
     Ok(Page(
         StatusCode::OK,
         DevicePage {
@@ -97,7 +124,7 @@ pub(super) async fn show(visitor: Visitor, Path(serial): Path<SerialNumber>) -> 
             window: window_in_words(&device.summary, frame.now),
             ours: standing_in_words(&device.lock),
             apple: status.map(|said| explain::lock::status(said.status.known())),
-            under_way: unlock.map(|one| one.id.clone()),
+            under_way: unlock.or(lock),
             frame,
             device,
         },

@@ -5,7 +5,7 @@ use activation_lock::device::SerialNumber;
 use activation_lock::explain;
 use axum::http::HeaderValue;
 use escrow::devices::DeviceSummary;
-use escrow::permit::{Permit, Read, Reveal};
+use escrow::permit::{Permit, Reveal};
 use qrcodegen::{QrCode, QrCodeEcc};
 use zeroize::Zeroizing;
 
@@ -53,28 +53,13 @@ struct Shown {
     seen_at: Timestamp,
 }
 
-async fn device(
-    visitor: &Visitor,
-    serial: &SerialNumber,
-) -> Result<(OrganisationId, DeviceSummary), Turned> {
-    let app = &visitor.app;
-    let organisation = visitor.caller.organisation_of(app, serial).await?;
-    let actor = &visitor.caller.actor;
-    let subject = format!("device {serial}");
-    let permit: Permit<Read> = app.escrow.authorise(actor, &organisation, subject).await?;
-    let device = app.escrow.devices().get(&permit, serial).await?;
-    Ok((
-        organisation,
-        device.ok_or_else(Problem::unknown_device)?.summary,
-    ))
-}
-
 pub(super) async fn ask(
     visitor: Visitor,
     Path(serial): Path<SerialNumber>,
     uri: Uri,
 ) -> super::Shown<AskPage> {
-    let (organisation, device) = device(&visitor, &serial).await?;
+    let (organisation, device) = super::device::of(&visitor, &serial).await?;
+    let device = device.summary;
     let frame = visitor
         .frame(format!("Code of {serial}"), &organisation)
         .await?;
@@ -96,7 +81,8 @@ pub(super) async fn reveal(
     form: Form,
 ) -> Result<Response, Turned> {
     let app = &visitor.app;
-    let (organisation, device) = device(&visitor, &serial).await?;
+    let (organisation, device) = super::device::of(&visitor, &serial).await?;
+    let device = device.summary;
     let frame = visitor
         .frame(format!("Code of {serial}"), &organisation)
         .await?;

@@ -41,25 +41,12 @@ impl AskPage {
     }
 }
 
-async fn device(
-    visitor: &Visitor,
-    serial: &SerialNumber,
-) -> Result<(OrganisationId, DeviceView), Turned> {
-    let app = &visitor.app;
-    let organisation = visitor.caller.organisation_of(app, serial).await?;
-    let actor = &visitor.caller.actor;
-    let subject = format!("device {serial}");
-    let permit: Permit<Read> = app.escrow.authorise(actor, &organisation, subject).await?;
-    let device = app.escrow.devices().get(&permit, serial).await?;
-    Ok((organisation, device.ok_or_else(Problem::unknown_device)?))
-}
-
 pub(super) async fn ask(
     visitor: Visitor,
     Path(serial): Path<SerialNumber>,
     uri: Uri,
 ) -> Shown<AskPage> {
-    let (organisation, device) = device(&visitor, &serial).await?;
+    let (organisation, device) = super::device::of(&visitor, &serial).await?;
     let frame = visitor
         .frame(format!("Unlock {serial}"), &organisation)
         .await?;
@@ -85,7 +72,7 @@ pub(super) async fn request(
     let reason = match api::reason(form.text("reason")) {
         Ok(reason) => reason.to_owned(),
         Err(problem) => {
-            let (organisation, device) = device(&visitor, &serial).await?;
+            let (organisation, device) = super::device::of(&visitor, &serial).await?;
             let page = AskPage {
                 frame: visitor
                     .frame(format!("Unlock {serial}"), &organisation)

@@ -43,7 +43,10 @@ mod unlocks;
 pub(crate) use approvals::{cancel_approval, decide};
 pub(crate) use codes::reason;
 pub(crate) use devices::{doubt, not_enrolled, window_in_words};
-pub(crate) use locks::standing_in_words;
+pub(crate) use locks::{
+    cancel_lock, lock_in_words, message, not_assigned, organisation_of as organisation_of_lock,
+    resume_lock, standing_in_words, unknown as unknown_lock, unknown_server_token,
+};
 pub(crate) use sessions::origin_of;
 pub(crate) use shown::{ConnectionNames, moment};
 pub(crate) use unlocks::{

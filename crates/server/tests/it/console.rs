@@ -202,11 +202,14 @@ async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
         "/sign-in",
         "/",
         "/devices",
+        "/approvals",
+        "/sessions",
+        "/audit",
         "/second-factor",
         device,
         "/devices/NOTHERE0001",
     ];
-    let asks = [format!("{device}/unlock"), format!("{device}/reveal")];
+    let asks = ["unlock", "reveal", "lock"].map(|doing| format!("{device}/{doing}"));
     for path in pages.into_iter().chain(asks.iter().map(String::as_str)) {
         let page = browser.get(path).await;
         let policy = page.header("content-security-policy");
@@ -244,7 +247,7 @@ async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
 }
 
 /// Every form that changes something, with fields that would do.
-const FORMS: [(&str, &[(&str, &str)]); 6] = [
+const FORMS: [(&str, &[(&str, &str)]); 10] = [
     ("/devices/SIMPHONE0001/refresh", &[]),
     (
         "/devices/SIMPHONE0001/product-type",
@@ -252,6 +255,13 @@ const FORMS: [(&str, &[(&str, &str)]); 6] = [
     ),
     ("/devices/SIMPHONE0001/unlock", &[("reason", "a ticket")]),
     ("/devices/SIMPHONE0001/reveal", &[("reason", "a ticket")]),
+    ("/devices/SIMPHONE0001/lock", &[("reason", "a ticket")]),
+    ("/locks/01890000-0000-7000-8000-000000000000/cancel", &[]),
+    ("/locks/01890000-0000-7000-8000-000000000000/resume", &[]),
+    (
+        "/approvals/01890000-0000-7000-8000-000000000000",
+        &[("say", "yes")],
+    ),
     ("/unlocks/01890000-0000-7000-8000-000000000000/cancel", &[]),
     ("/unlocks/01890000-0000-7000-8000-000000000000/resume", &[]),
 ];

@@ -176,18 +176,22 @@ impl From<CallView> for Call {
     }
 }
 
+/// How a lock stands, in words.
+pub(crate) fn lock_in_words(lock: &LockView) -> explain::Explanation {
+    match (lock.end(), lock.details.waits_for) {
+        (Some(end), _) => explain::lock::end(&end),
+        (None, Some(why)) => explain::lock::waiting(why),
+        (None, None) if lock.state == StateName::Queued => explain::lock::queued(),
+        (None, None) => explain::lock::running(),
+    }
+}
+
 impl From<LockView> for Lock {
     fn from(lock: LockView) -> Self {
         let done = lock.is_done();
         let details = &lock.details;
-        let explanation = match (lock.end(), details.waits_for) {
-            (Some(end), _) => explain::lock::end(&end),
-            (None, Some(why)) => explain::lock::waiting(why),
-            (None, None) if lock.state == StateName::Queued => explain::lock::queued(),
-            (None, None) => explain::lock::running(),
-        };
         Self {
-            explanation: explanation.into(),
+            explanation: lock_in_words(&lock).into(),
             waiting: details.waits_for.map(|why| Waiting {
                 until: details.until.map(Moment),
                 why,
@@ -388,27 +392,36 @@ pub(super) async fn request(
         Enqueued::UnderWay(lock) => Ok(located(StatusCode::OK, lock)),
         Enqueued::LiveElsewhere(live) => Err(in_progress(live)),
         Enqueued::KeyReused => Err(key_reused()),
-        Enqueued::NotAssigned => Err(Problem::new(
-            StatusCode::CONFLICT,
-            "not-assigned",
-            "No server of ours lists the device",
-            "Apple locks only devices that are assigned to the server whose token is used. Nothing was attempted.",
-        )
-        .hint(
-            "Assign the device to this server in Apple Business Manager or Apple School Manager, have the list read, and ask \
-             again. If the list is wrong, say why in `override_reason`: Apple decides in the end.",
-        )),
-        Enqueued::UnknownToken => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            "unknown-server-token",
-            "No such server token",
-            "No server token of that name or identifier is known here.",
-        )),
+        Enqueued::NotAssigned => Err(not_assigned()),
+        Enqueued::UnknownToken => Err(unknown_server_token()),
         Enqueued::UnknownDevice => Err(Problem::unknown_device()),
     }
 }
 
-fn message(text: &str) -> Result<String, Problem> {
+pub(crate) fn not_assigned() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "not-assigned",
+        "No server of ours lists the device",
+        "Apple locks only devices that are assigned to the server whose token is used. Nothing was attempted.",
+    )
+    .hint(
+        "Assign the device to this server in Apple Business Manager or Apple School Manager, have the list read, and ask \
+         again. If the list is wrong, say why in `override_reason`: Apple decides in the end.",
+    )
+}
+
+pub(crate) fn unknown_server_token() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown-server-token",
+        "No such server token",
+        "No server token of that name or identifier is known here.",
+    )
+}
+
+/// What a locked screen is to show.
+pub(crate) fn message(text: &str) -> Result<String, Problem> {
     text.parse::<LostMessage>()
         .map(|message| message.as_str().to_owned())
         .map_err(|error| Problem::bad_request(sentence(&error.to_string())))
@@ -421,7 +434,7 @@ fn located(status: StatusCode, lock: LockView) -> Response {
     (status, [(header::LOCATION, location)], body).into_response()
 }
 
-fn unknown() -> Problem {
+pub(crate) fn unknown() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "unknown-lock",
@@ -431,7 +444,11 @@ fn unknown() -> Problem {
 }
 
 /// The organisation of a lock: the one named, the token's, or the one of those within reach that has it.
-async fn organisation_of(app: &App, caller: &Caller, id: &str) -> Result<OrganisationId, Problem> {
+pub(crate) async fn organisation_of(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+) -> Result<OrganisationId, Problem> {
     if caller.is_of_one() || !caller.actor.grants().somewhere().allow(Permission::Read) {
         return caller.organisation(app).await;
     }
@@ -499,14 +516,24 @@ pub(super) async fn cancel(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Lock>), Problem> {
-    let organisation = organisation_of(&app, &caller, &id).await?;
+    let cancelled = cancel_lock(&app, &caller, &id).await?;
+    let status = if cancelled.is_done() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    Ok((status, Json(cancelled.into())))
+}
+
+/// Cancels a lock: at once, or before its next call.
+pub(crate) async fn cancel_lock(app: &App, caller: &Caller, id: &str) -> Result<LockView, Problem> {
+    let organisation = organisation_of(app, caller, id).await?;
     let permit: Permit<LockRight> = app
         .escrow
-        .authorise(&caller.actor, &organisation, subject(&id))
+        .authorise(&caller.actor, &organisation, subject(id))
         .await?;
-    match app.escrow.locks().cancel(&permit, &id).await? {
-        Cancelled::Ended(lock) => Ok((StatusCode::OK, Json(lock.into()))),
-        Cancelled::Pending(lock) => Ok((StatusCode::ACCEPTED, Json(lock.into()))),
+    match app.escrow.locks().cancel(&permit, id).await? {
+        Cancelled::Ended(lock) | Cancelled::Pending(lock) => Ok(lock),
         Cancelled::Unknown => Err(unknown()),
     }
 }
@@ -532,13 +559,19 @@ pub(super) async fn resume(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let organisation = organisation_of(&app, &caller, &id).await?;
+    let lock = resume_lock(&app, &caller, &id).await?;
+    Ok(located(StatusCode::ACCEPTED, lock))
+}
+
+/// Continues a lock that needs review.
+pub(crate) async fn resume_lock(app: &App, caller: &Caller, id: &str) -> Result<LockView, Problem> {
+    let organisation = organisation_of(app, caller, id).await?;
     let permit: Permit<LockRight> = app
         .escrow
-        .authorise(&caller.actor, &organisation, subject(&id))
+        .authorise(&caller.actor, &organisation, subject(id))
         .await?;
-    match app.escrow.locks().resume(&permit, &id).await? {
-        Resumed::Queued(lock) => Ok(located(StatusCode::ACCEPTED, lock)),
+    match app.escrow.locks().resume(&permit, id).await? {
+        Resumed::Queued(lock) => Ok(lock),
         Resumed::NotInReview(lock) => Err(Problem::new(
             StatusCode::CONFLICT,
             "not-in-review",
