@@ -24,6 +24,7 @@ use crate::http::problem::Problem;
 mod approvals;
 mod assets;
 mod audit;
+mod connections;
 mod device;
 mod devices;
 mod form;
@@ -31,6 +32,7 @@ mod lock;
 mod reveal;
 mod sessions;
 mod sign_in;
+mod system;
 mod today;
 mod unlock;
 
@@ -72,6 +74,9 @@ pub(crate) fn routes() -> Router<App> {
         .route("/locks/{id}", get(lock::show))
         .route("/locks/{id}/cancel", post(lock::cancel))
         .route("/locks/{id}/resume", post(lock::resume))
+        .route("/connections", get(connections::list))
+        .route("/connections/{name}/test", post(connections::test))
+        .route("/system", get(system::show))
         .route("/audit", get(audit::list))
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}/end", post(sessions::end))
@@ -328,6 +333,7 @@ impl Visitor {
             is_sandbox: self.app.settings.sandbox,
             said: self.said,
             may: actor.grants().within(organisation),
+            sees_all: actor.grants().everywhere().allow(Permission::Read),
             now: self.app.now(),
         })
     }
@@ -347,6 +353,8 @@ struct Frame {
     is_sandbox: bool,
     said: Option<&'static str>,
     may: Permissions,
+    /// Whether they may see every organisation.
+    sees_all: bool,
     now: Timestamp,
 }
 

@@ -58,6 +58,13 @@ fn a_locked_device_is_found_and_unlocked() {
     browser.press("Audit");
     browser.wait_for_text("unlock.request");
     browser.is_sound("audit");
+    browser.press("Connections");
+    browser.press("Ask whether it takes commands");
+    browser.wait_for_text("sandbox: ");
+    browser.is_sound("connections");
+    browser.press("System");
+    browser.wait_for_text("Processes");
+    browser.is_sound("system");
     browser.click("summary");
     browser.press("Sessions");
     browser.wait_for_text("Where you are signed in.");

@@ -47,6 +47,7 @@ pub(crate) use locks::{
     cancel_lock, lock_in_words, message, not_assigned, organisation_of as organisation_of_lock,
     resume_lock, standing_in_words, unknown as unknown_lock, unknown_server_token,
 };
+pub(crate) use mdm::test_mdm;
 pub(crate) use sessions::origin_of;
 pub(crate) use shown::{ConnectionNames, moment};
 pub(crate) use unlocks::{

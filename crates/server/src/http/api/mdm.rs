@@ -524,28 +524,7 @@ pub(super) async fn test(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Tested>, Problem> {
-    let organisation = caller.organisation(&app).await?;
-    let _: Permit<Connections> = app
-        .escrow
-        .authorise(&caller.actor, &organisation, subject(&name))
-        .await?;
-    let permit: Permit<Read> = app
-        .escrow
-        .authorise(&caller.actor, &organisation, subject(&name))
-        .await?;
-    let view = app
-        .escrow
-        .connections()
-        .get(&permit, &name)
-        .await?
-        .ok_or_else(unknown)?;
-    let open = app
-        .escrow
-        .connections()
-        .open(&view.id)
-        .await?
-        .ok_or_else(unknown)?;
-    Ok(Json(match app.mdm.test(&open).await {
+    Ok(Json(match test_mdm(&app, &caller, &name).await? {
         Ok(said) => Tested {
             ok: true,
             detail: said,
@@ -617,6 +596,36 @@ pub(super) async fn rotate_secret(
         webhook: address.shown(auth, made.as_ref()),
     };
     Ok(SecretJson(StatusCode::OK, answer).into_response())
+}
+
+/// Asks an MDM whether it takes our commands; what it says, or what is wrong in words.
+pub(crate) async fn test_mdm(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<Result<String, String>, Problem> {
+    let organisation = caller.organisation(app).await?;
+    let _: Permit<Connections> = app
+        .escrow
+        .authorise(&caller.actor, &organisation, subject(name))
+        .await?;
+    let permit: Permit<Read> = app
+        .escrow
+        .authorise(&caller.actor, &organisation, subject(name))
+        .await?;
+    let view = app
+        .escrow
+        .connections()
+        .get(&permit, name)
+        .await?
+        .ok_or_else(unknown)?;
+    let open = app
+        .escrow
+        .connections()
+        .open(&view.id)
+        .await?
+        .ok_or_else(unknown)?;
+    Ok(app.mdm.test(&open).await)
 }
 
 /// Stop accepting the secret before the last rotation.
