@@ -29,6 +29,7 @@ mod device;
 mod devices;
 mod form;
 mod lock;
+mod people;
 mod reveal;
 mod sessions;
 mod sign_in;
@@ -76,6 +77,10 @@ pub(crate) fn routes() -> Router<App> {
         .route("/locks/{id}/resume", post(lock::resume))
         .route("/connections", get(connections::list))
         .route("/connections/{name}/test", post(connections::test))
+        .route("/join", get(people::join).post(people::take_invitation))
+        .route("/people", get(people::list).post(people::invite))
+        .route("/people/{person}/roles", post(people::set_roles))
+        .route("/people/{person}/shut-out", post(people::shut_out))
         .route("/system", get(system::show))
         .route("/audit", get(audit::list))
         .route("/sessions", get(sessions::list))
@@ -286,6 +291,9 @@ fn said(uri: &Uri) -> Option<&'static str> {
         "lock-cancelled" => "The lock ends before its next call.",
         "lock-resumed" => "The lock goes on.",
         "ended" => "That session opens nothing any more.",
+        "roles" => "They may do that from now on, and nothing else here.",
+        "out" => "They are shut out: their sessions have ended.",
+        "in" => "They may sign in again.",
         "wanted" => "Others are asked. Once enough have said yes, it goes on from here.",
         "yes" => "It is on record that you said yes.",
         "no" => "It is on record that you said no.",
@@ -365,6 +373,10 @@ impl Frame {
 
     fn may_lock(&self) -> bool {
         self.may.allow(Permission::Lock)
+    }
+
+    fn may_manage(&self) -> bool {
+        self.may.allow(Permission::Admin)
     }
 
     fn may_audit(&self) -> bool {

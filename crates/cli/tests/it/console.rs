@@ -62,6 +62,13 @@ fn a_locked_device_is_found_and_unlocked() {
     browser.press("Ask whether it takes commands");
     browser.wait_for_text("sandbox: ");
     browser.is_sound("connections");
+    browser.press("People");
+    browser.click("main details summary");
+    browser.write("[name=login]", "kim");
+    browser.write("[name=name]", "Kim Example");
+    browser.press("Invite");
+    browser.wait_for_text("kim is invited.");
+    browser.is_sound("people");
     browser.press("System");
     browser.wait_for_text("Processes");
     browser.is_sound("system");

@@ -48,6 +48,7 @@ pub(crate) use locks::{
     resume_lock, standing_in_words, unknown as unknown_lock, unknown_server_token,
 };
 pub(crate) use mdm::test_mdm;
+pub(crate) use people::{email, set_person};
 pub(crate) use sessions::origin_of;
 pub(crate) use shown::{ConnectionNames, moment};
 pub(crate) use unlocks::{

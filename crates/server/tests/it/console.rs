@@ -206,6 +206,9 @@ async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
         "/sessions",
         "/audit",
         "/connections",
+        "/people",
+        "/join",
+        "/system",
         "/second-factor",
         device,
         "/devices/NOTHERE0001",
@@ -248,7 +251,7 @@ async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
 }
 
 /// Every form that changes something, with fields that would do.
-const FORMS: [(&str, &[(&str, &str)]); 11] = [
+const FORMS: [(&str, &[(&str, &str)]); 14] = [
     ("/devices/SIMPHONE0001/refresh", &[]),
     (
         "/devices/SIMPHONE0001/product-type",
@@ -258,6 +261,9 @@ const FORMS: [(&str, &[(&str, &str)]); 11] = [
     ("/devices/SIMPHONE0001/reveal", &[("reason", "a ticket")]),
     ("/devices/SIMPHONE0001/lock", &[("reason", "a ticket")]),
     ("/connections/mdm/test", &[]),
+    ("/people", &[("login", "new"), ("name", "New")]),
+    ("/people/zoe/roles", &[("admin", "yes")]),
+    ("/people/zoe/shut-out", &[("say", "out")]),
     ("/locks/01890000-0000-7000-8000-000000000000/cancel", &[]),
     ("/locks/01890000-0000-7000-8000-000000000000/resume", &[]),
     (
@@ -479,4 +485,70 @@ async fn what_takes_another_person_is_asked_for_approved_and_done_once() {
     assert_eq!(desk.submit(reveal, &fields).await.status, 200);
     stage.clock.advance(Duration::from_secs(301));
     assert_eq!(desk.submit(reveal, &fields).await.status, 409);
+}
+
+#[tokio::test]
+async fn somebody_is_invited_joins_is_given_a_role_and_is_shut_out() {
+    let stage = Stage::new().await;
+    let boss = Person::settled(&stage, "boss", &[Role::Admin, Role::Viewer]).await;
+    let boss = Browser::of(&stage, &boss, "boss").await;
+    let fields = [("login", "Kim"), ("name", "Kim <Example>"), ("email", "")];
+    let invited = boss.submit("/people", &fields).await;
+    assert_eq!(
+        (invited.status, invited.header("cache-control")),
+        (201, "no-store")
+    );
+    assert!(invited.html.contains("Kim &#60;Example&#62;"));
+    let (_, rest) = invited.html.split_once("lw_invite_").unwrap();
+    let invitation = format!("lw_invite_{}", rest.split_once('<').unwrap().0);
+    assert!(
+        !boss.get("/people").await.html.contains("lw_invite_"),
+        "once"
+    );
+    assert_eq!(
+        boss.submit("/people", &fields).await.status,
+        409,
+        "the name is taken"
+    );
+    let mut kim = Browser::new(&stage);
+    let short = [("invitation", &*invitation), ("password", "short")];
+    assert_eq!(kim.submit("/join", &short).await.status, 400);
+    let taken = [("invitation", &*invitation), ("password", PASSWORD)];
+    assert_eq!(
+        kim.submit_from("cross-site", "/join", &taken).await.status,
+        403
+    );
+    assert_eq!(kim.submit("/join", &taken).await.place(), "/sign-in");
+    assert_eq!(kim.submit("/join", &taken).await.status, 401, "once");
+    let people = stage.escrow().people();
+    let permit = stage.permit("people").await;
+    let view = people.find(&permit, "kim").await.unwrap().unwrap();
+    let roles = format!("/people/{}/roles", view.id);
+    let given = boss
+        .submit(&roles, &[("viewer", "yes"), ("operator", "yes")])
+        .await;
+    assert_eq!(given.place(), "/people?done=roles");
+    // A role that opens codes is for who has proved themselves.
+    assert_eq!(
+        boss.submit(&roles, &[("revealer", "yes")]).await.status,
+        409
+    );
+    let view = people.find(&permit, "kim").await.unwrap().unwrap();
+    assert_eq!(view.grants.len(), 2);
+    let answer = kim
+        .submit("/sign-in", &[("login", "kim"), ("password", PASSWORD)])
+        .await;
+    kim.keep(&answer);
+    assert_eq!(kim.get("/").await.place(), "/second-factor");
+    let out = format!("/people/{}/shut-out", view.id);
+    assert_eq!(
+        boss.submit(&out, &[("say", "out")]).await.place(),
+        "/people?done=out"
+    );
+    assert_eq!(kim.get("/").await.place(), "/sign-in");
+    assert!(boss.get("/people").await.html.contains("Shut out"));
+    assert_eq!(
+        boss.submit(&out, &[("say", "in")]).await.place(),
+        "/people?done=in"
+    );
 }

@@ -208,7 +208,7 @@ pub(super) async fn invite(
 }
 
 /// A mail address: what stands in front of an `@` and behind it, without anything that could begin another header.
-pub(super) fn email(text: &str) -> Result<String, Problem> {
+pub(crate) fn email(text: &str) -> Result<String, Problem> {
     let text = text.trim();
     let is_plain = |c: char| c.is_ascii_graphic() && !"<>()[],;:\\\"".contains(c);
     let halves = text.rsplit_once('@');
@@ -345,16 +345,22 @@ pub(super) async fn set(
     Path(person): Path<String>,
     body: Body,
 ) -> Result<Json<Person>, Problem> {
-    let permit = permit(&app, &caller, "people").await?;
     let given: PersonChange = body.json()?;
-    let view = found(&app, &permit, &person).await?;
+    let set = set_person(&app, &caller, &person, given.disabled).await?;
+    Ok(Json(set.into()))
+}
+
+/// Shuts a person out, or lets them in again.
+pub(crate) async fn set_person(
+    app: &App,
+    caller: &Caller,
+    person: &str,
+    is_out: bool,
+) -> Result<PersonView, Problem> {
+    let permit = permit(app, caller, "people").await?;
+    let view = found(app, &permit, person).await?;
     let people = app.escrow.people();
-    Ok(Json(
-        people
-            .set_disabled(&permit, &view.id, given.disabled)
-            .await??
-            .into(),
-    ))
+    Ok(people.set_disabled(&permit, &view.id, is_out).await??)
 }
 
 /// Invite a person anew who lost their password or second factor: both are gone, and their sessions end. Their roles stay.
