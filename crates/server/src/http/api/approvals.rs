@@ -290,9 +290,10 @@ async fn said(
     body: &Body,
     yes: bool,
 ) -> Result<Json<Approval>, Problem> {
+    let permit = may_decide(app, caller, id).await?;
     let given: Comment = body.json_or_default()?;
     let comment = given.comment.as_deref().map(reason).transpose()?;
-    let row = decide(app, caller, id, comment, yes).await?;
+    let row = decided(app, &permit, id, comment, yes).await?;
     Ok(Json(Approval::new(row, caller, app.now())))
 }
 
@@ -304,13 +305,26 @@ pub(crate) async fn decide(
     comment: Option<&str>,
     yes: bool,
 ) -> Result<Row, Problem> {
+    let permit = may_decide(app, caller, id).await?;
+    decided(app, &permit, id, comment, yes).await
+}
+
+async fn may_decide(app: &App, caller: &Caller, id: &str) -> Result<Permit<Approve>, Problem> {
     let organisation = place(app, caller).await?;
-    let permit: Permit<Approve> = app
-        .escrow
-        .authorise(&caller.actor, &organisation, format!("approval {id}"))
-        .await?;
+    let subject = format!("approval {id}");
+    let authorised = app.escrow.authorise(&caller.actor, &organisation, subject);
+    Ok(authorised.await?)
+}
+
+async fn decided(
+    app: &App,
+    permit: &Permit<Approve>,
+    id: &str,
+    comment: Option<&str>,
+    yes: bool,
+) -> Result<Row, Problem> {
     let approvals = app.escrow.approvals();
-    match approvals.decide(&permit, id, yes, comment).await? {
+    match approvals.decide(permit, id, yes, comment).await? {
         Decided::Counted(row) => Ok(row),
         Decided::Own => Err(Problem::new(
             StatusCode::FORBIDDEN,

@@ -345,8 +345,9 @@ pub(super) async fn set(
     Path(person): Path<String>,
     body: Body,
 ) -> Result<Json<Person>, Problem> {
+    let permit = permit(&app, &caller, "people").await?;
     let given: PersonChange = body.json()?;
-    let set = set_person(&app, &caller, &person, given.disabled).await?;
+    let set = shut_out(&app, &permit, &person, given.disabled).await?;
     Ok(Json(set.into()))
 }
 
@@ -358,9 +359,18 @@ pub(crate) async fn set_person(
     is_out: bool,
 ) -> Result<PersonView, Problem> {
     let permit = permit(app, caller, "people").await?;
-    let view = found(app, &permit, person).await?;
+    shut_out(app, &permit, person, is_out).await
+}
+
+async fn shut_out(
+    app: &App,
+    permit: &Permit<Admin>,
+    person: &str,
+    is_out: bool,
+) -> Result<PersonView, Problem> {
+    let view = found(app, permit, person).await?;
     let people = app.escrow.people();
-    Ok(people.set_disabled(&permit, &view.id, is_out).await??)
+    Ok(people.set_disabled(permit, &view.id, is_out).await??)
 }
 
 /// Invite a person anew who lost their password or second factor: both are gone, and their sessions end. Their roles stay.
