@@ -109,10 +109,8 @@ pub(crate) async fn actor(parts: &Parts, app: &App) -> Result<Actor, Problem> {
         app.refusals.count(Kind::Token, from, app.now());
         return Err(Problem::unauthenticated());
     };
-    if bearer.is_none() && !cookie::is_safe(&parts.method) && !cookie::is_ours(&parts.headers, app)
-    {
-        app.refusals.count(Kind::ForeignPage, from, app.now());
-        return Err(Problem::foreign_page());
+    if bearer.is_none() && !cookie::is_safe(&parts.method) {
+        cookie::from_ours(&parts.headers, app, from)?;
     }
     Ok(actor)
 }

@@ -199,7 +199,8 @@ struct Named {
     link: String,
 }
 
-fn problem_page(problem: &Problem) -> Response {
+/// A problem as a page.
+pub(crate) fn problem_page(problem: &Problem) -> Response {
     let said = problem.said();
     let organisations = said.organisations.iter().map(|name| Named {
         link: format!("?{}", in_query(name)),
@@ -229,11 +230,6 @@ pub(crate) fn wants_a_page(headers: &HeaderMap) -> bool {
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))
-}
-
-/// A problem as a page.
-pub(crate) fn as_page(problem: &Problem) -> Response {
-    problem_page(problem)
 }
 
 impl FromRequestParts<App> for Visitor {
@@ -450,7 +446,7 @@ fn length(distance: Duration) -> Option<String> {
     ))
 }
 
-/// Where a page leads that is under another name now.
+/// Has a browser go to another page by itself, after a while.
 const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ fn known(method: &Method) -> &'static str {
 
 async fn nothing_here(headers: HeaderMap) -> Response {
     if console::wants_a_page(&headers) {
-        return console::as_page(&Problem::not_found("There is nothing at this address."));
+        return console::problem_page(&Problem::not_found("There is nothing at this address."));
     }
     Problem::not_found("There is nothing at this address.")
         .hint("The API is under /v1; /openapi.json describes it.")

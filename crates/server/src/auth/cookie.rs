@@ -1,5 +1,6 @@
 //! A browser's session: its cookie, and whether a request that carries it comes from a page of ours.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
@@ -7,6 +8,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::App;
+use crate::http::problem::Problem;
+use crate::http::refusals::Kind;
 
 /// The prefix has browsers see to it that it comes from this host alone, over TLS, and goes nowhere else.
 const NAME: &str = "__Host-lockwarden";
@@ -79,7 +82,7 @@ pub(super) fn is_safe(method: &Method) -> bool {
 
 /// Whether a browser says that a request comes from a page of ours: by `Sec-Fetch-Site`, which a page cannot set, or else by
 /// `Origin`. One that says neither is no browser of today, and is not believed.
-pub(crate) fn is_ours(headers: &HeaderMap, app: &App) -> bool {
+pub(super) fn is_ours(headers: &HeaderMap, app: &App) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let own = app.settings.public_url.as_ref();
     if let Some(site) = text(SITE) {
@@ -87,6 +90,22 @@ pub(crate) fn is_ours(headers: &HeaderMap, app: &App) -> bool {
     }
     text(header::ORIGIN.as_str())
         .is_some_and(|origin| is_own(origin, text(header::HOST.as_str()), own))
+}
+
+/// Lets a request on that makes a browser keep something, when it comes from a page of ours.
+///
+/// # Errors
+/// When it does not, which is counted.
+pub(crate) fn from_ours(
+    headers: &HeaderMap,
+    app: &App,
+    from: Option<IpAddr>,
+) -> Result<(), Problem> {
+    if is_ours(headers, app) {
+        return Ok(());
+    }
+    app.refusals.count(Kind::ForeignPage, from, app.now());
+    Err(Problem::foreign_page())
 }
 
 /// Whether an origin is the host that the request was sent to, or the address that people are given.

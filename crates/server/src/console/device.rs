@@ -131,14 +131,6 @@ pub(super) async fn show(visitor: Visitor, Path(serial): Path<SerialNumber>) -> 
     ))
 }
 
-/// Back to the device, where it is said what was done.
-fn back(frame_within: &str, serial: &SerialNumber, done: &str) -> Response {
-    let start = if frame_within.is_empty() { "?" } else { "&" };
-    see(&format!(
-        "/devices/{serial}{frame_within}{start}done={done}"
-    ))
-}
-
 pub(super) async fn refresh(
     visitor: Visitor,
     Path(serial): Path<SerialNumber>,
@@ -149,10 +141,7 @@ pub(super) async fn refresh(
     let subject = format!("device {serial}");
     let permit: Permit<Refresh> = app.escrow.authorise(actor, &organisation, subject).await?;
     match app.escrow.commands().refresh(&permit, &serial).await? {
-        Refreshed::Asked => {
-            let frame = visitor.frame("", &organisation).await?;
-            Ok(back(&frame.within, &serial, "asked"))
-        }
+        Refreshed::Asked => Ok(see(&visitor.back(&format!("/devices/{serial}"), "asked"))),
         Refreshed::NotEnrolled => Err(crate::http::api::not_enrolled().into()),
     }
 }
@@ -173,6 +162,5 @@ pub(super) async fn set_product_type(
         ..Corrections::default()
     };
     app.escrow.devices().correct(&permit, &serial, &set).await?;
-    let frame = visitor.frame("", &organisation).await?;
-    Ok(back(&frame.within, &serial, "set"))
+    Ok(see(&visitor.back(&format!("/devices/{serial}"), "set")))
 }

@@ -70,16 +70,6 @@ impl Badge {
     }
 }
 
-const COVERAGES: [CoverageState; 3] = [
-    CoverageState::Covered,
-    CoverageState::Missing,
-    CoverageState::Exempt,
-];
-
-fn coverage(word: &str) -> Option<CoverageState> {
-    COVERAGES.into_iter().find(|one| one.as_str() == word)
-}
-
 /// What the address asks for.
 #[derive(Clone, Default)]
 struct Asked {
@@ -96,7 +86,7 @@ impl Asked {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "search" => asked.search = value.trim().to_owned(),
-                "coverage" => asked.coverage = coverage(&value),
+                "coverage" => asked.coverage = serde_json::from_value((&*value).into()).ok(),
                 "closing" => asked.closing = value == "true",
                 "product_type" if !value.is_empty() => {
                     asked.product_type = Some(value.into_owned())

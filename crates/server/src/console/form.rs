@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{Turned, Visitor};
 use crate::App;
 use crate::http::extract::Body;
+use crate::http::problem::Problem;
 
 /// The fields of a form, wiped when dropped.
 pub(crate) struct Form(Vec<(String, Zeroizing<String>)>);
@@ -60,9 +61,33 @@ pub(super) fn leave(visitor: &Visitor, form: &Form, reason: &str) -> Result<Acto
     })
 }
 
-/// The approval that an address names; empty when it names none.
-pub(super) fn approval(uri: &Uri) -> String {
-    let query = uri.query().unwrap_or_default().as_bytes();
-    let named = form_urlencoded::parse(query).find(|(name, _)| name == "approval");
-    named.map_or_else(String::new, |(_, id)| id.into_owned())
+/// What a person says to what they ask for, as the form shows it.
+pub(super) struct Wish {
+    pub(super) reason: String,
+    /// What is wrong with what was sent.
+    pub(super) wrong: Option<String>,
+    /// The approval under which it is done; empty when there is none.
+    pub(super) approval: String,
+}
+
+impl Wish {
+    /// Nothing yet, but for the approval that the address names.
+    pub(super) fn new(uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        let named = form_urlencoded::parse(query).find(|(name, _)| name == "approval");
+        Self {
+            reason: String::new(),
+            wrong: None,
+            approval: named.map_or_else(String::new, |(_, id)| id.into_owned()),
+        }
+    }
+
+    /// What was sent, with what is wrong with it.
+    pub(super) fn again(form: &Form, problem: &Problem) -> Self {
+        Self {
+            reason: form.text("reason").to_owned(),
+            wrong: Some(problem.said().detail.to_owned()),
+            approval: form.text("approval").to_owned(),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use escrow::devices::DeviceView;
 use escrow::locks::{CallView, Enqueued, LockView, NewLock};
 use escrow::permit::{Lock as LockRight, Permit, Read};
 
-use super::form::approval;
+use super::form::Wish;
 use super::*;
 use crate::http::api;
 use crate::http::extract::Path;
@@ -20,15 +20,18 @@ pub(super) struct AskPage {
     device: DeviceView,
     /// Whether Apple locks devices of this kind at all, where that is doubtful.
     doubt: Option<Explanation>,
-    reason: String,
+    wish: Wish,
     message: String,
-    wrong: Option<String>,
-    approval: String,
 }
 
 impl AskPage {
-    async fn of(visitor: &Visitor, serial: &SerialNumber) -> Result<Self, Turned> {
-        let (organisation, device) = super::device::of(visitor, serial).await?;
+    async fn of(
+        visitor: &Visitor,
+        serial: &SerialNumber,
+        wish: Wish,
+        message: &str,
+    ) -> Result<Self, Turned> {
+        let (organisation, device) = device::of(visitor, serial).await?;
         let product = device.summary.product_type.as_ref();
         Ok(Self {
             frame: visitor
@@ -36,10 +39,8 @@ impl AskPage {
                 .await?,
             doubt: explain::lock::lock_doubt(product.map(|product| product.family())),
             device,
-            reason: String::new(),
-            message: String::new(),
-            wrong: None,
-            approval: String::new(),
+            wish,
+            message: message.to_owned(),
         })
     }
 }
@@ -49,10 +50,7 @@ pub(super) async fn ask(
     Path(serial): Path<SerialNumber>,
     uri: Uri,
 ) -> Shown<AskPage> {
-    let page = AskPage {
-        approval: approval(&uri),
-        ..AskPage::of(&visitor, &serial).await?
-    };
+    let page = AskPage::of(&visitor, &serial, Wish::new(&uri), "").await?;
     Ok(Page(StatusCode::OK, page))
 }
 
@@ -73,13 +71,8 @@ pub(super) async fn request(
     let (reason, message) = match read {
         Ok(read) => read,
         Err(problem) => {
-            let page = AskPage {
-                reason: form.text("reason").to_owned(),
-                message: shown.to_owned(),
-                wrong: Some(problem.said().detail.to_owned()),
-                approval: form.text("approval").to_owned(),
-                ..AskPage::of(&visitor, &serial).await?
-            };
+            let wish = Wish::again(&form, &problem);
+            let page = AskPage::of(&visitor, &serial, wish, shown).await?;
             return Ok(Page(StatusCode::BAD_REQUEST, page).into_response());
         }
     };

@@ -185,10 +185,7 @@ pub(super) async fn take_invitation(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Turned> {
-    if !cookie::is_ours(&headers, &app) {
-        app.refusals.count(Kind::ForeignPage, address, app.now());
-        return Err(Problem::foreign_page().into());
-    }
+    cookie::from_ours(&headers, &app, address)?;
     let back = |status: StatusCode, wrong: String| {
         Ok(Page(status, JoinPage { wrong: Some(wrong) }).into_response())
     };

@@ -9,7 +9,7 @@ use escrow::permit::{Permit, Reveal};
 use qrcodegen::{QrCode, QrCodeEcc};
 use zeroize::Zeroizing;
 
-use super::form::approval;
+use super::form::Wish;
 use super::*;
 use crate::http::api;
 use crate::http::extract::Path;
@@ -24,10 +24,21 @@ const MARGIN: i32 = 4;
 pub(super) struct AskPage {
     frame: Frame,
     device: DeviceSummary,
-    reason: String,
-    wrong: Option<String>,
-    /// The approval under which it is done; empty when there is none.
-    approval: String,
+    wish: Wish,
+}
+
+impl AskPage {
+    async fn of(visitor: &Visitor, serial: &SerialNumber, wish: Wish) -> Result<Self, Turned> {
+        let (organisation, device) = device::of(visitor, serial).await?;
+        let frame = visitor
+            .frame(format!("Code of {serial}"), &organisation)
+            .await?;
+        Ok(Self {
+            frame,
+            device: device.summary,
+            wish,
+        })
+    }
 }
 
 #[derive(Template)]
@@ -58,21 +69,8 @@ pub(super) async fn ask(
     Path(serial): Path<SerialNumber>,
     uri: Uri,
 ) -> super::Shown<AskPage> {
-    let (organisation, device) = super::device::of(&visitor, &serial).await?;
-    let device = device.summary;
-    let frame = visitor
-        .frame(format!("Code of {serial}"), &organisation)
-        .await?;
-    Ok(Page(
-        StatusCode::OK,
-        AskPage {
-            frame,
-            device,
-            reason: String::new(),
-            wrong: None,
-            approval: approval(&uri),
-        },
-    ))
+    let page = AskPage::of(&visitor, &serial, Wish::new(&uri)).await?;
+    Ok(Page(StatusCode::OK, page))
 }
 
 pub(super) async fn reveal(
@@ -81,24 +79,18 @@ pub(super) async fn reveal(
     form: Form,
 ) -> Result<Response, Turned> {
     let app = &visitor.app;
-    let (organisation, device) = super::device::of(&visitor, &serial).await?;
+    let reason = match api::reason(form.text("reason")) {
+        Ok(reason) => reason.to_owned(),
+        Err(problem) => {
+            let page = AskPage::of(&visitor, &serial, Wish::again(&form, &problem)).await?;
+            return Ok(Page(StatusCode::BAD_REQUEST, page).into_response());
+        }
+    };
+    let (organisation, device) = device::of(&visitor, &serial).await?;
     let device = device.summary;
     let frame = visitor
         .frame(format!("Code of {serial}"), &organisation)
         .await?;
-    let reason = match api::reason(form.text("reason")) {
-        Ok(reason) => reason.to_owned(),
-        Err(problem) => {
-            let page = AskPage {
-                frame,
-                device,
-                reason: form.text("reason").to_owned(),
-                wrong: Some(problem.said().detail.to_owned()),
-                approval: form.text("approval").to_owned(),
-            };
-            return Ok(Page(StatusCode::BAD_REQUEST, page).into_response());
-        }
-    };
     let actor = form::leave(&visitor, &form, &reason)?;
     let subject = format!("device {serial}");
     let permit: Permit<Reveal> = app.escrow.authorise(&actor, &organisation, subject).await?;
@@ -115,7 +107,7 @@ pub(super) async fn reveal(
             spoken: spoken(&text),
             picture: Picture::of(&text),
             current: code.view.current,
-            made_by: super::device::made_by(&code.view),
+            made_by: device::made_by(&code.view),
             seen_at: code.view.seen_at,
             text,
         }

@@ -20,7 +20,6 @@ pub(super) struct SignInPage {
     next: String,
     login: String,
     wrong: Option<String>,
-    provider: bool,
     is_sandbox: bool,
 }
 
@@ -46,7 +45,6 @@ fn page(app: &App, next: &str, login: &str, wrong: Option<String>) -> SignInPage
         next: ours(next).to_owned(),
         login: login.to_owned(),
         wrong,
-        provider: app.settings.single_sign_on.is_some(),
         is_sandbox: app.settings.sandbox,
     }
 }
@@ -57,10 +55,7 @@ pub(super) async fn sign_in(
     headers: HeaderMap,
     form: Form,
 ) -> Result<Response, Turned> {
-    if !cookie::is_ours(&headers, &app) {
-        app.refusals.count(Kind::ForeignPage, address, app.now());
-        return Err(Problem::foreign_page().into());
-    }
+    cookie::from_ours(&headers, &app, address)?;
     let code = form.secret("code");
     let claim = Claim {
         login: form.text("login").trim().to_owned(),

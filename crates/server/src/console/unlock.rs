@@ -8,7 +8,7 @@ use escrow::devices::DeviceView;
 use escrow::operations::{AttemptView, Enqueued, NewUnlock, OperationView};
 use escrow::permit::{Permit, Read, Unlock as UnlockRight};
 
-use super::form::approval;
+use super::form::Wish;
 use super::*;
 use crate::http::api;
 use crate::http::extract::Path;
@@ -18,26 +18,20 @@ use crate::http::extract::Path;
 pub(super) struct AskPage {
     frame: Frame,
     device: DeviceView,
-    /// What was typed, when the form comes back.
-    reason: String,
-    wrong: Option<String>,
-    /// The approval under which it is done; empty when there is none.
-    approval: String,
+    wish: Wish,
 }
 
 impl AskPage {
-    /// The device's codes in the order in which they are likely to be tried: those that are current first, those of a lock of ours
-    /// before the device's own, then the last seen.
-    fn order(&self) -> Vec<&escrow::codes::CodeView> {
-        let mut codes: Vec<_> = self.device.codes.iter().collect();
-        codes.sort_by_key(|code| {
-            (
-                !code.current,
-                code.lock_state == "none",
-                std::cmp::Reverse(code.seen_at),
-            )
-        });
-        codes
+    async fn of(visitor: &Visitor, serial: &SerialNumber, wish: Wish) -> Result<Self, Turned> {
+        let (organisation, device) = device::of(visitor, serial).await?;
+        let frame = visitor
+            .frame(format!("Unlock {serial}"), &organisation)
+            .await?;
+        Ok(Self {
+            frame,
+            device,
+            wish,
+        })
     }
 }
 
@@ -46,20 +40,8 @@ pub(super) async fn ask(
     Path(serial): Path<SerialNumber>,
     uri: Uri,
 ) -> Shown<AskPage> {
-    let (organisation, device) = super::device::of(&visitor, &serial).await?;
-    let frame = visitor
-        .frame(format!("Unlock {serial}"), &organisation)
-        .await?;
-    Ok(Page(
-        StatusCode::OK,
-        AskPage {
-            frame,
-            device,
-            reason: String::new(),
-            wrong: None,
-            approval: approval(&uri),
-        },
-    ))
+    let page = AskPage::of(&visitor, &serial, Wish::new(&uri)).await?;
+    Ok(Page(StatusCode::OK, page))
 }
 
 pub(super) async fn request(
@@ -72,16 +54,7 @@ pub(super) async fn request(
     let reason = match api::reason(form.text("reason")) {
         Ok(reason) => reason.to_owned(),
         Err(problem) => {
-            let (organisation, device) = super::device::of(&visitor, &serial).await?;
-            let page = AskPage {
-                frame: visitor
-                    .frame(format!("Unlock {serial}"), &organisation)
-                    .await?,
-                device,
-                reason: form.text("reason").to_owned(),
-                wrong: Some(problem.said().detail.to_owned()),
-                approval: form.text("approval").to_owned(),
-            };
+            let page = AskPage::of(&visitor, &serial, Wish::again(&form, &problem)).await?;
             return Ok(Page(StatusCode::BAD_REQUEST, page).into_response());
         }
     };

@@ -167,15 +167,12 @@ impl Browser {
 
     /// Does something with what a selector finds, once there is such a thing. What is replaced in between is looked for again.
     fn with(&self, selector: &str, command: &str, body: &Value) {
-        let mut why = String::new();
-        wait_for(
-            &format!("{command} on {selector} on {}: {why}", self.path()),
-            || {
-                let found = self.look_for(selector)?;
-                let done = self.tell("POST", &format!("{found}/{command}"), Some(body));
-                done.map_err(|error| why = error).ok()
-            },
-        );
+        let doing = format!("{command} on {selector} on {}", self.path());
+        wait_for(&doing, || {
+            let found = self.look_for(selector)?;
+            let path = format!("{found}/{command}");
+            self.tell("POST", &path, Some(body)).ok()
+        });
     }
 
     /// Writes into a field, in place of what it has.

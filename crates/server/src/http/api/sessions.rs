@@ -116,9 +116,8 @@ pub(super) async fn sign_in(
     body: Body,
 ) -> Result<Response, Problem> {
     let given: Claimed = body.json()?;
-    if given.cookie && !cookie::is_ours(&headers, &app) {
-        app.refusals.count(Kind::ForeignPage, address, app.now());
-        return Err(Problem::foreign_page());
+    if given.cookie {
+        cookie::from_ours(&headers, &app, address)?;
     }
     let claim = Claim {
         login: given.login,

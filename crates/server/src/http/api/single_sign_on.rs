@@ -64,9 +64,8 @@ pub(super) async fn begin(
     body: Body,
 ) -> Result<Response, Problem> {
     let given: Wanted = body.json()?;
-    if given.cookie && !cookie::is_ours(&headers, &app) {
-        app.refusals.count(Kind::ForeignPage, address, app.now());
-        return Err(Problem::foreign_page());
+    if given.cookie {
+        cookie::from_ours(&headers, &app, address)?;
     }
     let begun = single_sign_on::begin(&app).await?;
     let kept = match given.cookie {
