@@ -14,6 +14,7 @@ use crate::unlock::{AttemptResult, End, Outcome, RejectedWhy, ReviewReason, Wait
 
 use crate::window::Window;
 
+pub mod batch;
 pub mod lock;
 
 /// Something that happened, in three answers of one or more sentences each.

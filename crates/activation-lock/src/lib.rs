@@ -14,6 +14,7 @@
 //! ```
 
 pub mod asking;
+pub mod batch;
 pub mod bypass_code;
 pub mod codes;
 pub mod device;

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use clap::{Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{
-    apple, approvals, audit, backup, bench, business_api, code, coverage, credentials, db, dep,
-    devices, doctor, export, init, key, lock, lock_status, locks, mdm, notices, organisations,
+    apple, approvals, audit, backup, bench, bulk, business_api, code, coverage, credentials, db,
+    dep, devices, doctor, export, init, key, lock, lock_status, locks, mdm, notices, organisations,
     people, push_certificate, reveal, serve, sign_in, sim, token, unlock, unlocks,
 };
 
@@ -64,6 +64,7 @@ pub(crate) enum Commands {
     Lock(lock::LockArgs),
     Locks(locks::LocksArgs),
     LockStatus(lock_status::LockStatusArgs),
+    Bulk(bulk::BulkArgs),
     Coverage(coverage::CoverageArgs),
     Mdm(mdm::MdmArgs),
     PushCertificate(push_certificate::PushCertificateArgs),
@@ -100,6 +101,7 @@ const OF_A_SERVER: &[&str] = &[
     "lock",
     "locks",
     "lock-status",
+    "bulk",
     "coverage",
     "organisations",
     "mdm",

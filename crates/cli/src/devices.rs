@@ -59,8 +59,9 @@ struct PurgeArgs {
     server: ServerArgs,
 }
 
+/// Which devices are meant.
 #[derive(Args)]
-struct ListArgs {
+pub(crate) struct FilterArgs {
     /// Only devices with a serial number, name or product type that has a word beginning so
     #[arg(value_name = "WORD")]
     search: Option<String>,
@@ -76,6 +77,12 @@ struct ListArgs {
     /// Only devices of this product type, such as iPad4,1
     #[arg(long, value_name = "TYPE")]
     product_type: Option<String>,
+}
+
+#[derive(Args)]
+struct ListArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -175,15 +182,32 @@ const LOCK: (&str, &str) = ("LOCK", "lock");
 async fn list(args: ListArgs, voice: Voice) -> Outcome {
     let api = Api::new(&args.server, voice)?;
     let most = args.limit.unwrap_or(usize::MAX);
+    let found = found(&api, &args.filter, most).await?;
+    voice.data(&found, || {
+        let has_lock = |device: &Value| device.get("lock").is_some_and(|lock| lock != "none");
+        let lock = found.iter().any(has_lock).then_some(LOCK);
+        let columns: Vec<_> = LIST.iter().copied().chain(lock).collect();
+        show::table(&columns, &found)
+    })?;
+    voice.talk(format!("{} device(s)", found.len()));
+    Ok(DONE)
+}
+
+/// The devices that fit a filter, from every page.
+pub(crate) async fn found(
+    api: &Api,
+    filter: &FilterArgs,
+    most: usize,
+) -> Result<Vec<Value>, Failure> {
     let mut found: Vec<Value> = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let ask = Ask::get(&["devices"])
-            .with("search", args.search.clone())
-            .with("coverage", args.coverage.clone())
-            .with("closing", args.closing.then_some("true"))
-            .with("connection", args.mdm.clone())
-            .with("product_type", args.product_type.clone())
+            .with("search", filter.search.clone())
+            .with("coverage", filter.coverage.clone())
+            .with("closing", filter.closing.then_some("true"))
+            .with("connection", filter.mdm.clone())
+            .with("product_type", filter.product_type.clone())
             .with("cursor", cursor.take());
         let page = api.ask(ask).await?.json()?;
         found.extend_from_slice(show::rows(&page));
@@ -193,14 +217,7 @@ async fn list(args: ListArgs, voice: Voice) -> Outcome {
         }
     }
     found.truncate(most);
-    voice.data(&found, || {
-        let has_lock = |device: &Value| device.get("lock").is_some_and(|lock| lock != "none");
-        let lock = found.iter().any(has_lock).then_some(LOCK);
-        let columns: Vec<_> = LIST.iter().copied().chain(lock).collect();
-        show::table(&columns, &found)
-    })?;
-    voice.talk(format!("{} device(s)", found.len()));
-    Ok(DONE)
+    Ok(found)
 }
 
 async fn show(args: ShowArgs, voice: Voice) -> Outcome {

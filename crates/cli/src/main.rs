@@ -7,6 +7,7 @@ mod arguments;
 mod audit;
 mod backup;
 mod bench;
+mod bulk;
 mod business_api;
 mod code;
 mod coverage;
@@ -91,6 +92,7 @@ fn run(command: Commands, voice: Voice) -> Outcome {
         Commands::Reveal(args) => machine::block_on(reveal::run(args, voice)),
         Commands::Export(args) => machine::block_on(export::run(args, voice)),
         Commands::Unlock(args) => machine::block_on(unlock::run(args, voice)),
+        Commands::Bulk(args) => machine::block_on(bulk::run(args, voice)),
         Commands::Unlocks(args) => machine::block_on(unlocks::run(args, voice)),
         Commands::Lock(args) => machine::block_on(lock::run(args, voice)),
         Commands::Locks(args) => machine::block_on(locks::run(args, voice)),

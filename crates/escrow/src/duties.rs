@@ -19,6 +19,8 @@ pub enum Duty {
     Statuses,
     /// Planning questions, ending disputes, sweeping.
     Rounds,
+    /// Letting the lines of batches enter the queue.
+    Batches,
 }
 
 impl Duty {
@@ -27,6 +29,7 @@ impl Duty {
             Self::Lists => "lists",
             Self::Statuses => "statuses",
             Self::Rounds => "rounds",
+            Self::Batches => "batches",
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod approvals;
 pub mod audit;
 pub mod backups;
+pub mod batches;
 pub mod business_apis;
 pub mod clock;
 pub mod codes;

@@ -664,6 +664,7 @@ async fn lock_new_ones(
             server_token: Some(&token.id),
             override_reason: None,
             urgent: false,
+            batch: None,
         };
         locks::insert(tx, escrow, &actor, organisation, &wish, &Passed::Free).await?;
         changed.locks += 1;

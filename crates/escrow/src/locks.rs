@@ -366,6 +366,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) server_token: Option<&'a str>,
     pub(crate) override_reason: Option<&'a str>,
     pub(crate) urgent: bool,
+    /// The batch of which it is a line.
+    pub(crate) batch: Option<&'a str>,
 }
 
 impl<'a> Wish<'a> {
@@ -378,6 +380,7 @@ impl<'a> Wish<'a> {
             server_token,
             override_reason: new.override_reason.as_deref(),
             urgent: new.urgent,
+            batch: None,
         }
     }
 }
@@ -409,8 +412,8 @@ pub(crate) async fn insert(
     tx.execute(
         "INSERT INTO operations (organisation, id, kind, serial, state, details, reason, requester, principal, \
          requested_by, insists, urgent, requested_at, deadline, next_at, lease_number, double_sent, version, message, \
-         server_token, override_reason) \
-         VALUES ($1, $2, $3, $4, $5, '{}', $6, $7, $8, $9, 0, $10, $11, $12, $11, 0, 0, 1, $13, $14, $15)",
+         server_token, override_reason, batch) \
+         VALUES ($1, $2, $3, $4, $5, '{}', $6, $7, $8, $9, 0, $10, $11, $12, $11, 0, 0, 1, $13, $14, $15, $16)",
         params![
             organisation.as_str(),
             id.as_str(),
@@ -426,7 +429,8 @@ pub(crate) async fn insert(
             now.plus(LOCK_DEADLINE),
             wish.message,
             wish.server_token,
-            wish.override_reason
+            wish.override_reason,
+            wish.batch
         ],
     )
     .await?;

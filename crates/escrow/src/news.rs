@@ -21,12 +21,14 @@ pub(crate) enum News {
     Rotations,
     /// Somebody is to be told something.
     Notices,
+    /// A batch may have something to do.
+    Batches,
     /// A connection or its secrets changed.
     Connections,
 }
 
 impl News {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Commands,
         Self::Asks,
         Self::Operations,
@@ -34,6 +36,7 @@ impl News {
         Self::Listings,
         Self::Rotations,
         Self::Notices,
+        Self::Batches,
         Self::Connections,
     ];
 
@@ -47,6 +50,7 @@ impl News {
             Self::Listings => "listings",
             Self::Rotations => "rotations",
             Self::Notices => "notices",
+            Self::Batches => "batches",
             Self::Connections => "connections",
         }
     }
@@ -61,6 +65,7 @@ pub(crate) struct Waits {
     listings: Notify,
     rotations: Notify,
     notices: Notify,
+    batches: Notify,
     /// Counts the changes of connections.
     connections: watch::Sender<u64>,
 }
@@ -75,6 +80,7 @@ impl Waits {
             listings: Notify::new(),
             rotations: Notify::new(),
             notices: Notify::new(),
+            batches: Notify::new(),
             connections: watch::Sender::new(0),
         }
     }
@@ -101,6 +107,7 @@ impl Waits {
             News::Listings => &self.listings,
             News::Rotations => &self.rotations,
             News::Notices => &self.notices,
+            News::Batches => &self.batches,
             News::Connections => {
                 self.connections.send_modify(|changes| *changes += 1);
                 return;
@@ -118,6 +125,7 @@ impl Waits {
             News::Listings => &self.listings,
             News::Rotations => &self.rotations,
             News::Notices => &self.notices,
+            News::Batches => &self.batches,
             News::Connections => {
                 let mut changes = self.connections.subscribe();
                 // The sender is this one.

@@ -17,8 +17,8 @@ use activation_lock::unlock::{ReviewReason, UNLOCK_DEADLINE};
 use crate::approvals::{self, Action, Guard};
 use crate::db::{Row, Tx, params};
 use crate::news::News;
-use crate::permit::{OrganisationId, Permit, Read, Unlock};
-use crate::{Error, Escrow, Result, audit, devices, locks};
+use crate::permit::{Actor, OrganisationId, Permit, Read, Unlock};
+use crate::{Error, Escrow, Result, audit, batches, devices, locks};
 
 mod attempt;
 mod idempotency;
@@ -27,6 +27,7 @@ pub(crate) mod overlap;
 mod plan;
 mod state;
 mod view;
+mod wish;
 
 pub use attempt::{Advance, Answer, Begun, Finished, Ticket, Via};
 pub use idempotency::Key;
@@ -37,6 +38,7 @@ pub(crate) use state::{give_up, worker};
 pub(crate) use view::of_device;
 use view::view;
 pub use view::{AttemptView, Details, OperationView, UnlockSummary};
+pub(crate) use wish::{Wish, insert};
 
 /// Waiting operations that are looked at for [`Operations::waiting`], at most.
 const MOST_LOOKED_AT: i64 = 10_000;
@@ -60,7 +62,7 @@ impl Kind {
         }
     }
 
-    fn from_name(text: &str) -> Result<Self> {
+    pub(crate) fn from_name(text: &str) -> Result<Self> {
         match text {
             "unlock" => Ok(Self::Unlock),
             "lock" => Ok(Self::Lock),
@@ -155,7 +157,7 @@ impl Operations<'_> {
             .db
             .write("operations.enqueue", async move |tx| {
                 confirmed.confirm(tx).await?;
-                enqueue(tx, &escrow, &confirmed, &new).await
+                wish::enqueue(tx, &escrow, &confirmed, &new).await
             })
             .await;
         let enqueued = self.0.audit_refusal(permit, result).await;
@@ -348,6 +350,7 @@ impl Operations<'_> {
                         }
                     }
                 }
+                batches::hold_after_restore(tx).await?;
                 Ok(rows.len())
             })
             .await
@@ -469,109 +472,29 @@ pub struct Queue {
     pub now: Timestamp,
 }
 
-async fn enqueue(
+/// Cancels what of a batch is under way: what is not in flight ends at once.
+pub(crate) async fn cancel_of_batch(
     tx: &mut Tx<'_>,
     escrow: &Escrow,
-    permit: &Permit<Unlock>,
-    new: &NewUnlock,
-) -> Result<Enqueued> {
-    let organisation = permit.organisation();
-    let principal = permit.actor().principal();
-    if let Some(key) = &new.idempotency {
-        match idempotency::find(tx, organisation, principal, Kind::Unlock.as_str(), key).await? {
-            Some(idempotency::Found::Same { operation }) => {
-                let view = view(tx, organisation, &operation)
-                    .await?
-                    .ok_or(Error::Corrupt("idempotency_keys.operation"))?;
-                return Ok(Enqueued::Same(view));
-            }
-            Some(idempotency::Found::OtherBody) => return Ok(Enqueued::KeyReused),
-            None => {}
-        }
+    organisation: &OrganisationId,
+    batch: &str,
+    by: &Actor,
+) -> Result<()> {
+    let rows = tx
+        .fetch_all(
+            "UPDATE operations SET cancelled_by = $3, version = version + 1 WHERE organisation = $1 AND batch = $2 \
+             AND state IN ('queued', 'running', 'waiting') AND cancelled_by IS NULL RETURNING id, kind",
+            params![organisation.as_str(), batch, by.name()],
+        )
+        .await?;
+    for row in &rows {
+        let id: String = row.get("id")?;
+        match Kind::from_name(&row.get::<String>("kind")?)? {
+            Kind::Unlock => state::settle(tx, escrow, organisation, &id).await?,
+            Kind::Lock => locks::settle(tx, escrow, organisation, &id).await?,
+        };
     }
-    let entry = permit
-        .entry("unlock.request")
-        .subject(new.serial.as_str())
-        .reason(&new.reason);
-    if let Some(live) = live_of_serial(tx, &new.serial).await? {
-        if !live.is_of(Kind::Unlock, organisation, principal) {
-            return Ok(Enqueued::LiveElsewhere(live.elsewhere(organisation)));
-        }
-        if let Some(key) = &new.idempotency {
-            let route = Kind::Unlock.as_str();
-            idempotency::keep(tx, organisation, principal, route, key, &live.id).await?;
-        }
-        let entry = entry
-            .detail("operation", live.id.as_str())
-            .detail("requester", new.requester.as_str())
-            .result(UNDER_WAY);
-        audit::record(tx, escrow, entry).await?;
-        let view = view(tx, organisation, &live.id)
-            .await?
-            .ok_or(Error::Corrupt("operations.id"))?;
-        return Ok(Enqueued::UnderWay(view));
-    }
-    if devices::identity_for_unlock(tx, organisation, &new.serial)
-        .await?
-        .is_none()
-    {
-        let known = tx
-            .fetch_optional(
-                "SELECT serial FROM devices WHERE organisation = $1 AND serial = $2",
-                params![organisation.as_str(), new.serial.as_str()],
-            )
-            .await?
-            .is_some();
-        let entry = entry.result(if known {
-            "no_product_type"
-        } else {
-            "unknown_device"
-        });
-        audit::record(tx, escrow, entry).await?;
-        return Ok(if known {
-            Enqueued::NoProductType
-        } else {
-            Enqueued::UnknownDevice
-        });
-    }
-    let guard = Guard::device(Action::Unlock, &new.serial);
-    let entry = approvals::pass(tx, escrow, permit, &guard)
-        .await?
-        .mark(entry);
-    let (now, id) = (tx.now(), tx.new_id().to_string());
-    tx.execute(
-        "INSERT INTO operations (organisation, id, kind, serial, state, details, reason, requester, principal, \
-         requested_by, insists, urgent, requested_at, deadline, next_at, lease_number, double_sent, version) \
-         VALUES ($1, $2, $3, $4, $5, '{}', $6, $7, $8, $9, $10, $11, $12, $13, $12, 0, 0, 1)",
-        params![
-            organisation.as_str(),
-            id.as_str(),
-            Kind::Unlock.as_str(),
-            new.serial.as_str(),
-            StateName::Queued.as_str(),
-            new.reason.as_str(),
-            new.requester.as_str(),
-            principal,
-            permit.actor().name(),
-            i64::from(new.insists),
-            i64::from(new.urgent),
-            now,
-            now.plus(UNLOCK_DEADLINE)
-        ],
-    )
-    .await?;
-    if let Some(key) = &new.idempotency {
-        let route = Kind::Unlock.as_str();
-        idempotency::keep(tx, organisation, principal, route, key, &id).await?;
-    }
-    let entry = entry
-        .detail("operation", id.as_str())
-        .detail("requester", new.requester.as_str());
-    audit::record(tx, escrow, entry).await?;
-    let view = view(tx, organisation, &id)
-        .await?
-        .ok_or(Error::Corrupt("operations.id"))?;
-    Ok(Enqueued::New(view))
+    Ok(())
 }
 
 /// Operations that wait for a certificate, a token or a key go on now: one was added or changed.

@@ -86,6 +86,8 @@ pub enum Proof {
     Session(String),
     /// The invitation that they were given, which is used up with it.
     Invitation,
+    /// The batch that they started, in whose lines the program acts for them.
+    Batch(String),
     /// A signed or secretly addressed webhook, by the connection's identifier.
     Connection(String),
     /// It is this program.
@@ -98,6 +100,7 @@ impl fmt::Display for Proof {
             Self::Token(id) => write!(f, "token {id}"),
             Self::Session(id) => write!(f, "session {id}"),
             Self::Invitation => f.write_str("invitation"),
+            Self::Batch(id) => write!(f, "batch {id}"),
             Self::Connection(id) => write!(f, "connection {id}"),
             Self::Program => f.write_str("program"),
         }
@@ -359,7 +362,9 @@ impl<P: Right> Permit<P> {
         let holds = match &self.actor.proof {
             Proof::Token(token) => principals::is_valid(tx, token).await?,
             Proof::Session(session) => sessions::is_live(tx, session).await?,
-            Proof::Invitation | Proof::Connection(_) | Proof::Program => return Ok(()),
+            Proof::Invitation | Proof::Batch(_) | Proof::Connection(_) | Proof::Program => {
+                return Ok(());
+            }
         };
         if !holds {
             return Err(Error::Refused(Refusal::Revoked));

@@ -399,6 +399,17 @@ impl Principals<'_> {
 }
 
 /// Whether a token opens anything now, in another verb's transaction.
+/// Whether a token was taken back. One that has only expired was not.
+pub(crate) async fn is_revoked(tx: &mut Tx<'_>, id: &str) -> Result<bool> {
+    let row = tx
+        .fetch_optional("SELECT revoked_at FROM tokens WHERE id = $1", params![id])
+        .await?;
+    match row {
+        Some(row) => Ok(row.get::<Option<Timestamp>>("revoked_at")?.is_some()),
+        None => Ok(true),
+    }
+}
+
 pub(crate) async fn is_valid(tx: &mut Tx<'_>, id: &str) -> Result<bool> {
     let now = tx.now();
     let row = tx

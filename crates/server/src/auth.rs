@@ -245,6 +245,14 @@ impl Caller {
         self.named.is_some() || self.actor.grants().only().is_some()
     }
 
+    /// The same request as if this one had made it.
+    pub(crate) fn acting_as(&self, actor: Actor) -> Self {
+        Self {
+            actor,
+            named: self.named.clone(),
+        }
+    }
+
     /// The organisation that the request itself names.
     pub(crate) fn named(&self) -> Option<&str> {
         self.named.as_deref()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use activation_lock::time::Timestamp;
 use askama::Template;
 use axum::Router;
-use axum::extract::FromRequestParts;
+use axum::extract::{DefaultBodyLimit, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -24,6 +24,7 @@ use crate::http::problem::Problem;
 mod approvals;
 mod assets;
 mod audit;
+mod batches;
 mod connections;
 mod device;
 mod devices;
@@ -75,6 +76,19 @@ pub(crate) fn routes() -> Router<App> {
         .route("/locks/{id}", get(lock::show))
         .route("/locks/{id}/cancel", post(lock::cancel))
         .route("/locks/{id}/resume", post(lock::resume))
+        .route(
+            "/batches",
+            get(batches::list)
+                .post(batches::create)
+                .layer(DefaultBodyLimit::max(batches::LARGEST_LIST)),
+        )
+        .route("/batches/new", get(batches::ask))
+        .route("/batches/{id}", get(batches::show))
+        .route("/batches/{id}/results.csv", get(batches::results))
+        .route("/batches/{id}/start", post(batches::start))
+        .route("/batches/{id}/pause", post(batches::pause))
+        .route("/batches/{id}/resume", post(batches::resume))
+        .route("/batches/{id}/cancel", post(batches::cancel))
         .route("/connections", get(connections::list))
         .route("/connections/{name}/test", post(connections::test))
         .route("/join", get(people::join).post(people::take_invitation))
@@ -286,6 +300,10 @@ fn said(uri: &Uri) -> Option<&'static str> {
         "resumed" => "The unlock goes on.",
         "lock-cancelled" => "The lock ends before its next call.",
         "lock-resumed" => "The lock goes on.",
+        "batch-started" => "It runs. You can leave this page: it goes on.",
+        "batch-paused" => "It is paused: no further line enters the queue.",
+        "batch-resumed" => "It goes on.",
+        "batch-cancelled" => "It is cancelled. What is on its way to Apple still ends there.",
         "ended" => "That session opens nothing any more.",
         "roles" => "They may do that from now on, and nothing else here.",
         "out" => "They are shut out: their sessions have ended.",
@@ -299,6 +317,14 @@ fn said(uri: &Uri) -> Option<&'static str> {
 }
 
 impl Visitor {
+    /// A page within the organisation that was named.
+    fn at(&self, path: &str) -> String {
+        match self.caller.named() {
+            Some(organisation) => format!("{path}?{}", in_query(organisation)),
+            None => path.to_owned(),
+        }
+    }
+
     /// Where a form leads back to, with the word for what was done, within the organisation that was named.
     fn back(&self, path: &str, done: &str) -> String {
         match self.caller.named() {
@@ -389,6 +415,24 @@ impl Frame {
 
     fn may_edit(&self) -> bool {
         self.may.allow(Permission::Edit)
+    }
+
+    fn may_bulk(&self) -> bool {
+        self.may_unlock() || self.may_lock() || self.may_refresh()
+    }
+
+    /// The address of a page of this organisation that asks for something.
+    fn link(&self, path: &str, pairs: &[(&str, &str)]) -> String {
+        let pairs = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs)
+            .finish();
+        let within = self.within.trim_start_matches('?');
+        match (within.is_empty(), pairs.is_empty()) {
+            (true, true) => path.to_owned(),
+            (true, false) => format!("{path}?{pairs}"),
+            (false, true) => format!("{path}?{within}"),
+            (false, false) => format!("{path}?{within}&{pairs}"),
+        }
     }
 
     /// A moment as a page shows it.

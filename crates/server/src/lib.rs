@@ -17,6 +17,7 @@ mod outside;
 mod services;
 mod settings;
 mod single_sign_on;
+pub mod tables;
 pub mod telemetry;
 pub mod tls;
 mod worker;

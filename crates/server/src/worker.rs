@@ -9,6 +9,7 @@ use escrow::clock::Clock;
 use crate::App;
 use crate::lifecycle::Shutdown;
 
+mod batches;
 mod courier;
 pub(crate) mod lists;
 mod locks;
@@ -56,6 +57,9 @@ pub(crate) async fn run(app: App, shutdown: Shutdown) {
             keep_up("queue", clock, &shutdown, || queue.clone().work()).await;
             queue.finish().await;
         },
+        keep_up("batches", clock, &shutdown, || {
+            batches::work(app.clone(), queue.settings.clone(), shutdown.clone())
+        }),
         keep_up("lists", clock, &shutdown, || {
             lists::work(app.clone(), shutdown.clone())
         }),

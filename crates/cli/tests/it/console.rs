@@ -166,3 +166,47 @@ fn an_ipad_that_is_lost_is_locked_and_the_page_follows() {
     browser.wait_for_text("Made here, for a lock of the organisation");
     browser.is_sound("device-locked");
 }
+
+#[test]
+fn five_hundred_are_brought_in_a_file_looked_at_and_unlocked() {
+    let sandbox = Sandbox::start_with(&["--devices", "480"]);
+    let locked = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&locked, 1);
+    let serials = sandbox.ready["devices"].as_array().unwrap();
+    crate::support::wait_for("every code", || {
+        let report = sandbox.run(&["coverage", "--json"]).json();
+        let all = report["devices"].as_i64()? >= 480 && report["missing"].as_i64()? == 0;
+        all.then_some(())
+    });
+    let mut lines = vec!["Asset;Serial Number".to_owned()];
+    let known = serials
+        .iter()
+        .map(|serial| serial.as_str().unwrap().to_owned());
+    let unknown = (1..=20).map(|number| format!("NOTHERE{number:05}"));
+    lines.extend(known.chain(unknown).map(|serial| format!("7;{serial}")));
+    let list = sandbox.write("serials.csv", &lines.join("\r\n"));
+    let browser = signed_in(&sandbox, Look::default());
+    browser.press("Bulk");
+    browser.wait_for_text("No batch yet.");
+    browser.is_sound("batches-none");
+    browser.press("Many devices at once");
+    browser.wait_for_text("Each line is looked at first.");
+    browser.is_sound("batch-new");
+    browser.put("[name=file]", &list);
+    browser.write("[name=reason]", "the end of the year");
+    browser.press("Look at every line");
+    browser.wait_for_text(" of 500 lines will be done.");
+    browser.wait_for_text("Not known here 20");
+    browser.is_sound("batch-draft");
+    browser.click("form[action$='/start'] button.primary");
+    // The page follows by itself.
+    browser.wait_for_text("under way");
+    browser.is_sound("batch-running");
+    browser.wait_for_text("Done, not all of it");
+    browser.is_sound("batch");
+    browser.click("[data-word=unlocked]");
+    browser.wait_for_text("Erase the device soon");
+    browser.press("Bulk");
+    browser.wait_for_text("the end of the year");
+    browser.is_sound("batches");
+}

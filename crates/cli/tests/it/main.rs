@@ -8,6 +8,7 @@ mod approvals;
 mod audit;
 mod backups;
 mod balancer;
+mod bulk;
 mod code;
 mod console;
 mod crowds;

@@ -36,7 +36,7 @@ impl Sandbox {
         Self::start_with(&[])
     }
 
-    fn start_with(more: &[&str]) -> Self {
+    pub(crate) fn start_with(more: &[&str]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), more)
     }
 
@@ -77,6 +77,12 @@ impl Sandbox {
         std::fs::remove_file(self.folder.path().join("ready.json")).unwrap();
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
         *self = Self::start_in(folder, &[]);
+    }
+
+    /// Puts a file beside its data, and gives the path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = crate::support::file(self.folder.path(), name, text);
+        path.to_str().unwrap().to_owned()
     }
 
     fn read(&self, name: &str) -> String {

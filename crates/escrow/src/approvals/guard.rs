@@ -55,6 +55,14 @@ impl Guard {
         Self::of(action, &[action], format!("device {serial}"))
     }
 
+    /// Something about many devices at once, which is said in one target: what a batch holds cannot be changed.
+    pub(crate) fn batch(action: Action, target: String, devices: u32) -> Self {
+        Self {
+            devices,
+            ..Self::of(action, &[action], target)
+        }
+    }
+
     /// Codes taken away: as strong as seeing one.
     pub(crate) fn export(action: Action, targets: Vec<String>, devices: u32) -> Self {
         Self {

@@ -42,6 +42,7 @@ const OF_DEVICE: &[&str] = &[
      (SELECT id FROM epochs WHERE organisation = $1 AND serial = $2)",
     "DELETE FROM attempts WHERE organisation = $1 AND serial = $2",
     "DELETE FROM lock_calls WHERE organisation = $1 AND serial = $2",
+    "DELETE FROM batch_lines WHERE organisation = $1 AND serial = $2",
     "DELETE FROM operations WHERE organisation = $1 AND serial = $2",
     "DELETE FROM lock_statuses WHERE organisation = $1 AND serial = $2",
     "DELETE FROM listed_devices WHERE organisation = $1 AND serial = $2",

@@ -70,22 +70,7 @@ impl LockView {
     /// How it ended, for [`activation_lock::explain::lock::end`]; `None` while it lives.
     #[must_use]
     pub fn end(&self) -> Option<End> {
-        match self.state {
-            StateName::Locked => Some(End::Locked),
-            StateName::AlreadyLocked => Some(End::AlreadyLocked {
-                ours: self.details.ours.unwrap_or(OurLock::Unknown),
-            }),
-            StateName::Refused => Some(End::Refused {
-                why: self.details.refused?,
-            }),
-            StateName::NeedsReview => Some(End::NeedsReview {
-                why: self.details.review?,
-            }),
-            StateName::Cancelled => Some(End::Cancelled {
-                by: self.cancelled_by.clone()?,
-            }),
-            _ => None,
-        }
+        self.details.end(self.state, self.cancelled_by.as_deref())
     }
 }
 
@@ -111,6 +96,23 @@ pub struct Details {
 }
 
 impl Details {
+    /// How a lock in a state ended; `None` while it lives.
+    #[must_use]
+    pub fn end(&self, state: StateName, cancelled_by: Option<&str>) -> Option<End> {
+        match state {
+            StateName::Locked => Some(End::Locked),
+            StateName::AlreadyLocked => Some(End::AlreadyLocked {
+                ours: self.ours.unwrap_or(OurLock::Unknown),
+            }),
+            StateName::Refused => Some(End::Refused { why: self.refused? }),
+            StateName::NeedsReview => Some(End::NeedsReview { why: self.review? }),
+            StateName::Cancelled => Some(End::Cancelled {
+                by: cancelled_by?.to_owned(),
+            }),
+            _ => None,
+        }
+    }
+
     pub(super) fn of(end: &End) -> Self {
         let mut details = Self::default();
         match end {

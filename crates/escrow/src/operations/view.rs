@@ -65,24 +65,7 @@ impl OperationView {
     /// How it ended, for [`activation_lock::explain::end`]; `None` while it lives.
     #[must_use]
     pub fn end(&self) -> Option<End> {
-        match self.state {
-            StateName::Queued | StateName::Running | StateName::Waiting => None,
-            StateName::Unlocked => self.details.by.clone().map(|by| End::Unlocked { by }),
-            StateName::ProbablyUnlocked => Some(End::ProbablyUnlocked),
-            StateName::Rejected => Some(End::Rejected {
-                why: self.details.rejected.unwrap_or(RejectedWhy::CannotTell),
-            }),
-            StateName::NotLocked => Some(End::NotLocked),
-            StateName::NeedsReview => Some(End::NeedsReview {
-                why: self.details.review?,
-                untried: self.details.untried.unwrap_or(0),
-            }),
-            StateName::Cancelled => Some(End::Cancelled {
-                by: self.cancelled_by.clone()?,
-            }),
-            // States of locks.
-            StateName::Locked | StateName::AlreadyLocked | StateName::Refused => None,
-        }
+        self.details.end(self.state, self.cancelled_by.as_deref())
     }
 }
 
@@ -111,6 +94,31 @@ pub struct Details {
     /// `unlocked`: the kind of that code; `server` means the lock was ours (R15).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_kind: Option<CodeKind>,
+}
+
+impl Details {
+    /// How an unlock in a state ended; `None` while it lives.
+    #[must_use]
+    pub fn end(&self, state: StateName, cancelled_by: Option<&str>) -> Option<End> {
+        match state {
+            StateName::Queued | StateName::Running | StateName::Waiting => None,
+            StateName::Unlocked => self.by.clone().map(|by| End::Unlocked { by }),
+            StateName::ProbablyUnlocked => Some(End::ProbablyUnlocked),
+            StateName::Rejected => Some(End::Rejected {
+                why: self.rejected.unwrap_or(RejectedWhy::CannotTell),
+            }),
+            StateName::NotLocked => Some(End::NotLocked),
+            StateName::NeedsReview => Some(End::NeedsReview {
+                why: self.review?,
+                untried: self.untried.unwrap_or(0),
+            }),
+            StateName::Cancelled => Some(End::Cancelled {
+                by: cancelled_by?.to_owned(),
+            }),
+            // States of locks.
+            StateName::Locked | StateName::AlreadyLocked | StateName::Refused => None,
+        }
+    }
 }
 
 /// One call, without the code's text.

@@ -3,6 +3,7 @@
 
 mod approvals;
 mod backups;
+mod batches;
 mod beside;
 mod commands;
 mod devices;

@@ -99,7 +99,7 @@ fn refusal<T>(result: escrow::Result<T>) -> Refusal {
     }
 }
 
-async fn set_roles(
+pub(crate) async fn set_roles(
     vault: &Vault,
     person: &str,
     roles: &[Role],

@@ -29,22 +29,33 @@ impl ApprovalsPage {
         if approval.state != State::Approved || approval.is_expired(self.frame.now) {
             return None;
         }
+        let target = approval.targets.first()?;
+        if let Some(batch) = target.strip_prefix("batch ") {
+            let id = batch.split(' ').next()?;
+            let pairs = [("approval", approval.id.as_str())];
+            return Some(self.frame.link(&format!("/batches/{id}"), &pairs));
+        }
         let doing = match approval.action {
             Action::Reveal => "reveal",
             Action::Unlock => "unlock",
+            Action::Lock => "lock",
             _ => return None,
         };
-        let serial = approval.targets.first()?.strip_prefix("device ")?;
-        let start = if self.frame.within.is_empty() {
-            "?"
-        } else {
-            "&"
-        };
-        let id = &approval.id;
-        Some(format!(
-            "/devices/{serial}/{doing}{}{start}approval={id}",
-            self.frame.within
-        ))
+        let serial = target.strip_prefix("device ")?;
+        let pairs = [("approval", approval.id.as_str())];
+        let place = format!("/devices/{serial}/{doing}");
+        Some(self.frame.link(&place, &pairs))
+    }
+
+    /// The page on which a target can be looked at.
+    fn place_of(&self, target: &str) -> Option<String> {
+        let (what, rest) = target.split_once(' ')?;
+        let name = rest.split(' ').next()?;
+        match what {
+            "device" => Some(self.frame.link(&format!("/devices/{name}"), &[])),
+            "batch" => Some(self.frame.link(&format!("/batches/{name}"), &[])),
+            _ => None,
+        }
     }
 
     fn state(&self, approval: &Approval) -> devices::Badge {

@@ -21,6 +21,17 @@ pub(super) struct DevicesPage {
     /// The address of the next page.
     next: Option<String>,
     is_filtered: bool,
+    /// The MDMs, where there are several.
+    mdms: Vec<Mdm>,
+    /// Where all that fit are done at once.
+    every_one: String,
+}
+
+/// An MDM that can be chosen.
+struct Mdm {
+    name: String,
+    link: String,
+    is_chosen: bool,
 }
 
 /// A filter that can be chosen.
@@ -72,22 +83,25 @@ impl Badge {
 
 /// What the address asks for.
 #[derive(Clone, Default)]
-struct Asked {
+pub(super) struct Asked {
     search: String,
     coverage: Option<CoverageState>,
     closing: bool,
+    /// The identifier of an MDM connection.
+    connection: Option<String>,
     product_type: Option<String>,
     cursor: Option<String>,
 }
 
 impl Asked {
-    fn read(query: &str) -> Self {
+    pub(super) fn read(query: &str) -> Self {
         let mut asked = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "search" => asked.search = value.trim().to_owned(),
                 "coverage" => asked.coverage = serde_json::from_value((&*value).into()).ok(),
                 "closing" => asked.closing = value == "true",
+                "mdm" if !value.is_empty() => asked.connection = Some(value.into_owned()),
                 "product_type" if !value.is_empty() => {
                     asked.product_type = Some(value.into_owned())
                 }
@@ -98,33 +112,70 @@ impl Asked {
         asked
     }
 
-    /// The address of a list, from the frame's organisation on.
-    fn link(&self, within: &str) -> String {
-        let mut pairs = form_urlencoded::Serializer::new(String::new());
+    /// The same, as an address has it.
+    fn pairs(&self) -> Vec<(&'static str, &str)> {
+        let mut pairs = Vec::new();
         if !self.search.is_empty() {
-            pairs.append_pair("search", &self.search);
+            pairs.push(("search", self.search.as_str()));
         }
-        if let Some(coverage) = self.coverage {
-            pairs.append_pair("coverage", coverage.as_str());
-        }
+        pairs.extend(
+            self.coverage
+                .map(|coverage| ("coverage", coverage.as_str())),
+        );
         if self.closing {
-            pairs.append_pair("closing", "true");
+            pairs.push(("closing", "true"));
+        }
+        pairs.extend(self.connection.as_deref().map(|one| ("mdm", one)));
+        pairs.extend(
+            self.product_type
+                .as_deref()
+                .map(|one| ("product_type", one)),
+        );
+        pairs.extend(self.cursor.as_deref().map(|one| ("cursor", one)));
+        pairs
+    }
+
+    fn link(&self, frame: &Frame) -> String {
+        frame.link("/devices", &self.pairs())
+    }
+
+    /// What is asked of the vault.
+    pub(super) fn filter(&self) -> Filter {
+        Filter {
+            search: (!self.search.is_empty()).then(|| self.search.clone()),
+            coverage: self.coverage,
+            closing: self.closing,
+            connection: self.connection.clone(),
+            product_type: self.product_type.clone(),
+        }
+    }
+
+    fn is_all(&self) -> bool {
+        self.pairs().is_empty()
+    }
+
+    /// Which devices those are, as one says it.
+    pub(super) fn in_words(&self) -> String {
+        let mut words = vec!["Every device".to_owned()];
+        if !self.search.is_empty() {
+            words.push(format!("that \u{201c}{}\u{201d} is found in", self.search));
         }
         if let Some(product) = &self.product_type {
-            pairs.append_pair("product_type", product);
+            words.push(format!("of the product type {product}"));
         }
-        if let Some(cursor) = &self.cursor {
-            pairs.append_pair("cursor", cursor);
+        match self.coverage {
+            Some(CoverageState::Covered) => words.push("whose code is held".to_owned()),
+            Some(CoverageState::Missing) => words.push("without a code yet".to_owned()),
+            Some(CoverageState::Exempt) => words.push("that needs no code".to_owned()),
+            None => {}
         }
-        let pairs = pairs.finish();
-        let mut parts = [within.trim_start_matches('?'), &pairs]
-            .into_iter()
-            .filter(|part| !part.is_empty());
-        match (parts.next(), parts.next()) {
-            (Some(one), Some(other)) => format!("/devices?{one}&{other}"),
-            (Some(one), None) => format!("/devices?{one}"),
-            _ => "/devices".to_owned(),
+        if self.closing {
+            words.push("whose days to give its code end soon".to_owned());
         }
+        if self.connection.is_some() {
+            words.push("of one MDM".to_owned());
+        }
+        format!("{}, as many as there are when you go on.", words.join(" "))
     }
 }
 
@@ -137,16 +188,9 @@ pub(super) async fn list(visitor: Visitor, uri: Uri) -> Shown<DevicesPage> {
         .authorise(actor, &organisation, "devices")
         .await?;
     let asked = Asked::read(uri.query().unwrap_or_default());
-    let filter = Filter {
-        search: (!asked.search.is_empty()).then(|| asked.search.clone()),
-        coverage: asked.coverage,
-        closing: asked.closing,
-        connection: None,
-        product_type: asked.product_type.clone(),
-    };
     let devices = app.escrow.devices();
     let page = devices
-        .list(&permit, &filter, asked.cursor.as_deref(), PAGE)
+        .list(&permit, &asked.filter(), asked.cursor.as_deref(), PAGE)
         .await?;
     let names = ConnectionNames::read(app, &permit).await?;
     let frame = visitor.frame("Devices", &organisation).await?;
@@ -162,7 +206,7 @@ pub(super) async fn list(visitor: Visitor, uri: Uri) -> Shown<DevicesPage> {
             closing,
             ..first.clone()
         }
-        .link(&frame.within),
+        .link(&frame),
     };
     let choices = vec![
         choice("All", None, false),
@@ -176,23 +220,40 @@ pub(super) async fn list(visitor: Visitor, uri: Uri) -> Shown<DevicesPage> {
             cursor: Some(cursor),
             ..asked.clone()
         }
-        .link(&frame.within)
+        .link(&frame)
     });
+    let of_mdm = |connection: Option<&str>, name: String| Mdm {
+        is_chosen: first.connection.as_deref() == connection,
+        link: Asked {
+            connection: connection.map(str::to_owned),
+            ..first.clone()
+        }
+        .link(&frame),
+        name,
+    };
+    let known = app.escrow.connections().list(&permit).await?;
+    let mut mdms = Vec::new();
+    if known.len() > 1 || first.connection.is_some() {
+        mdms.push(of_mdm(None, "Every MDM".to_owned()));
+        mdms.extend(known.into_iter().map(|one| of_mdm(Some(&one.id), one.name)));
+    }
+    let all_of_them = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(first.pairs())
+        .finish();
+    let every_one = frame.link("/batches/new", &[("filter", &all_of_them)]);
     let rows = page.items.into_iter().map(|device| Row {
         connection: device.connection.as_deref().map(|id| names.of(id)),
         device,
     });
-    let is_filtered = !asked.search.is_empty()
-        || asked.coverage.is_some()
-        || asked.closing
-        || asked.product_type.is_some()
-        || asked.cursor.is_some();
+    let is_filtered = !asked.is_all();
     Ok(Page(
         StatusCode::OK,
         DevicesPage {
             search: asked.search,
             rows: rows.collect(),
             choices,
+            mdms,
+            every_one,
             next,
             frame,
             is_filtered,
@@ -210,18 +271,14 @@ mod tests {
             search: "a & b=c".to_owned(),
             coverage: Some(CoverageState::Missing),
             closing: true,
+            connection: Some("c".to_owned()),
             product_type: Some("iPad4,1".to_owned()),
             cursor: Some("x/y".to_owned()),
         };
-        let link = asked.link("?organisation=A%20B");
-        let (path, query) = link.split_once('?').unwrap();
-        assert_eq!(path, "/devices");
-        assert!(query.starts_with("organisation=A%20B&"));
-        assert_eq!(Asked::read(query).link(""), asked.link(""));
-        assert_eq!(Asked::default().link(""), "/devices");
-        assert_eq!(
-            Asked::default().link("?organisation=A"),
-            "/devices?organisation=A"
-        );
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(asked.pairs())
+            .finish();
+        assert_eq!(Asked::read(&query).pairs(), asked.pairs());
+        assert!(Asked::read("").is_all());
     }
 }

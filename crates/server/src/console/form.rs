@@ -1,8 +1,8 @@
 //! What a form sends.
 
-use axum::extract::FromRequest;
-use axum::extract::Request;
-use axum::http::Uri;
+use axum::extract::multipart::MultipartError;
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use escrow::approvals::Leave;
 use escrow::permit::Actor;
 use url::form_urlencoded;
@@ -13,28 +13,65 @@ use crate::App;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
 
-/// The fields of a form, wiped when dropped.
-pub(crate) struct Form(Vec<(String, Zeroizing<String>)>);
+/// The fields of a form, a file's contents among them, wiped when dropped.
+pub(crate) struct Form(Vec<(String, Zeroizing<Vec<u8>>)>);
 
 impl FromRequest<App> for Form {
     type Rejection = Turned;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Turned> {
+        if is_multipart(request.headers()) {
+            let parts = in_parts(request);
+            let read = tokio::time::timeout(app.settings.client_timeout, parts).await;
+            return Ok(read.map_err(|_| Problem::too_slow())??);
+        }
         let body = Body::from_request(request, app).await?;
         let fields = form_urlencoded::parse(body.bytes());
-        let fields =
-            fields.map(|(name, value)| (name.into_owned(), Zeroizing::new(value.into_owned())));
+        let fields = fields.map(|(name, value)| {
+            let value = Zeroizing::new(value.into_owned().into_bytes());
+            (name.into_owned(), value)
+        });
         Ok(Self(fields.collect()))
     }
+}
+
+/// A form that can hold a file comes in parts.
+fn is_multipart(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.trim_start().starts_with("multipart/form-data"))
+}
+
+async fn in_parts(request: Request) -> Result<Form, Problem> {
+    let broken = |error: MultipartError| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(),
+        _ => Problem::bad_request("What the form sent cannot be read."),
+    };
+    let mut parts = Multipart::from_request(request, &())
+        .await
+        .map_err(|_| Problem::bad_request("What the form sent cannot be read."))?;
+    let mut fields = Vec::new();
+    while let Some(part) = parts.next_field().await.map_err(broken)? {
+        let name = part.name().unwrap_or_default().to_owned();
+        let bytes = part.bytes().await.map_err(broken)?;
+        fields.push((name, Zeroizing::new(bytes.to_vec())));
+    }
+    Ok(Form(fields))
 }
 
 impl Form {
     /// A field; empty when it is not there.
     pub(crate) fn text(&self, name: &str) -> &str {
+        std::str::from_utf8(self.bytes(name)).unwrap_or_default()
+    }
+
+    /// The contents of a file; empty when none was chosen.
+    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
         self.0
             .iter()
             .find(|(given, _)| given == name)
-            .map_or("", |(_, value)| value.as_str())
+            .map_or(&[], |(_, value)| value.as_slice())
     }
 
     /// A field that is nobody else's business.

@@ -17,6 +17,7 @@ use crate::http::problem::Document;
 mod approvals;
 mod audit;
 mod backups;
+mod batches;
 mod business_api;
 mod bypass_codes;
 mod codes;
@@ -41,6 +42,9 @@ mod tokens;
 mod unlocks;
 
 pub(crate) use approvals::{cancel_approval, decide};
+pub(crate) use batches::{
+    Change as BatchChange, change_batch, line_in_words, read_batch, results_table, seconds_left,
+};
 pub(crate) use codes::reason;
 pub(crate) use devices::{doubt, not_enrolled, window_in_words};
 pub(crate) use locks::{
@@ -63,6 +67,8 @@ pub(crate) fn reads(bytes: &[u8]) -> bool {
         body.json::<approvals::Comment>().is_ok(),
         body.json::<approvals::NewApprovalPolicy>().is_ok(),
         body.json::<backups::NewBackup>().is_ok(),
+        body.json::<batches::Wish>().is_ok(),
+        body.json::<batches::Lines>().is_ok(),
         body.json::<business_api::NewAccount>().is_ok(),
         body.json::<bypass_codes::Given>().is_ok(),
         body.json::<codes::Why>().is_ok(),
@@ -128,6 +134,8 @@ routes! {
     codes: reveal __path_reveal, add __path_add;
     unlocks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;
     locks: request __path_request, list __path_list, show __path_show, cancel __path_cancel, resume __path_resume;
+    batches: create __path_create, list __path_list, show __path_show, add_lines __path_add_lines, lines __path_lines,
+        results __path_results, start __path_start, pause __path_pause, resume __path_resume, cancel __path_cancel;
     lock_status: show __path_show;
     bypass_codes: make_or_read __path_make_or_read;
     exports: codes __path_codes;

@@ -13,6 +13,7 @@ use crate::support::{self, Stage};
 
 mod approvals;
 mod audit;
+mod batches;
 mod codes;
 mod description;
 mod devices;

@@ -181,6 +181,11 @@ impl Browser {
         self.with(selector, "value", &json!({ "text": text }));
     }
 
+    /// Chooses a file of this machine.
+    pub(crate) fn put(&self, selector: &str, path: &str) {
+        self.with(selector, "value", &json!({ "text": path }));
+    }
+
     /// Clicks on something.
     pub(crate) fn click(&self, selector: &str) {
         self.with(selector, "click", &json!({}));

@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use escrow::locks::{
-    CallView, Cancelled, Enqueued, LockStanding, LockSummary, LockView, NewLock, Resumed,
+    CallView, Cancelled, Details, Enqueued, LockStanding, LockSummary, LockView, NewLock, Resumed,
 };
 use escrow::operations::Key;
 use escrow::permit::{Lock as LockRight, OrganisationId, Permission, Permit, Read};
@@ -178,10 +178,19 @@ impl From<CallView> for Call {
 
 /// How a lock stands, in words.
 pub(crate) fn lock_in_words(lock: &LockView) -> explain::Explanation {
-    match (lock.end(), lock.details.waits_for) {
+    stands_in_words(lock.state, &lock.details, lock.cancelled_by.as_deref())
+}
+
+/// The same, of what is known of it in a list.
+pub(super) fn stands_in_words(
+    state: StateName,
+    details: &Details,
+    cancelled_by: Option<&str>,
+) -> explain::Explanation {
+    match (details.end(state, cancelled_by), details.waits_for) {
         (Some(end), _) => explain::lock::end(&end),
         (None, Some(why)) => explain::lock::waiting(why),
-        (None, None) if lock.state == StateName::Queued => explain::lock::queued(),
+        (None, None) if state == StateName::Queued => explain::lock::queued(),
         (None, None) => explain::lock::running(),
     }
 }

@@ -12,7 +12,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use escrow::operations::{
-    AttemptView, Cancelled, Enqueued, Key, Kind, LiveElsewhere, NewUnlock, OperationView, Resumed,
+    AttemptView, Cancelled, Details, Enqueued, Key, Kind, LiveElsewhere, NewUnlock, OperationView,
+    Resumed,
 };
 use escrow::permit::{OrganisationId, Permission, Permit, Read, Unlock as UnlockRight};
 use serde::{Deserialize, Serialize};
@@ -210,10 +211,20 @@ impl From<AttemptView> for Attempt {
 
 /// How an unlock stands, in words.
 pub(crate) fn unlock_in_words(unlock: &OperationView) -> explain::Explanation {
-    match (unlock.end(), unlock.details.waits_for) {
+    let cancelled_by = unlock.cancelled_by.as_deref();
+    stands_in_words(unlock.state, &unlock.details, cancelled_by)
+}
+
+/// The same, of what is known of it in a list.
+pub(super) fn stands_in_words(
+    state: StateName,
+    details: &Details,
+    cancelled_by: Option<&str>,
+) -> explain::Explanation {
+    match (details.end(state, cancelled_by), details.waits_for) {
         (Some(end), _) => explain::end(&end),
         (None, Some(why)) => explain::waiting(why),
-        (None, None) if unlock.state == StateName::Queued => explain::queued(),
+        (None, None) if state == StateName::Queued => explain::queued(),
         (None, None) => explain::running(),
     }
 }
