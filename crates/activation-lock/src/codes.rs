@@ -419,12 +419,43 @@ pub fn order(plan: &Plan<'_>) -> Vec<Try> {
     tries
 }
 
+/// What it goes by that one kind of code is tried before the other (R12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstBecause {
+    /// Apple says that the organisation's lock is on: codes made for such locks first.
+    OrganisationLock,
+    /// Apple says that a person's lock is on: the device's own codes first.
+    UserLock,
+    /// Apple says that no lock is on: nothing is tried unless a person insists.
+    NotLocked,
+    /// Apple's word is not known, and a lock of ours may be on: its code first.
+    MayBeOurs,
+    /// Apple's word is not known, and no lock of ours is: the device's own codes first.
+    Nothing,
+}
+
+/// What the order of a device's codes goes by.
+#[must_use]
+pub fn first_because(status: Option<LockStatus>, candidates: &[Candidate]) -> FirstBecause {
+    match status {
+        Some(LockStatus::Mdm) => FirstBecause::OrganisationLock,
+        Some(LockStatus::User) => FirstBecause::UserLock,
+        Some(LockStatus::None) => FirstBecause::NotLocked,
+        None if candidates.iter().any(|c| c.possibly_live) => FirstBecause::MayBeOurs,
+        None => FirstBecause::Nothing,
+    }
+}
+
 fn first_kind(plan: &Plan<'_>) -> CodeKind {
-    match plan.status {
-        Some(LockStatus::Mdm) => CodeKind::Server,
-        Some(LockStatus::User) => CodeKind::Device,
-        _ if plan.candidates.iter().any(|c| c.possibly_live) => CodeKind::Server,
-        _ => CodeKind::Device,
+    match first_because(plan.status, plan.candidates) {
+        FirstBecause::OrganisationLock | FirstBecause::MayBeOurs => CodeKind::Server,
+        FirstBecause::NotLocked if plan.candidates.iter().any(|c| c.possibly_live) => {
+            CodeKind::Server
+        }
+        FirstBecause::UserLock | FirstBecause::NotLocked | FirstBecause::Nothing => {
+            CodeKind::Device
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::asking::{NotAsked, Refusal};
+use crate::codes::FirstBecause;
 use crate::device::ProductFamily;
 use crate::guard::{AllowedBeforeEscrow, MacWarning, Nothing};
 use crate::unlock::{AttemptResult, End, Outcome, RejectedWhy, ReviewReason, WaitReason};
@@ -54,6 +55,29 @@ const COMPARE_IDENTITY: &str = "compare the serial number, the product type (suc
 const MEND_CREDENTIAL: &str = "Check the push certificate (the certificate by which device management is known to Apple): \
      it may be missing, expired, revoked, or not the one that this device enrolled with. If the device management server \
      calls Apple for us, check the key by which we log in there.";
+
+/// Why the codes of a device are tried in the order in which they are (R12).
+#[must_use]
+pub fn order(why: FirstBecause) -> &'static str {
+    match why {
+        FirstBecause::OrganisationLock => {
+            "Apple's own status says that the organisation's lock is on: the codes that were made for it go first."
+        }
+        FirstBecause::UserLock => {
+            "Apple's own status says that a person's lock is on: the codes that the device made go first."
+        }
+        FirstBecause::NotLocked => {
+            "Apple's own status says that no lock is on: nothing is tried unless you insist."
+        }
+        FirstBecause::MayBeOurs => {
+            "Apple's own status is not known, and a lock of the organisation may be on: its code goes first."
+        }
+        FirstBecause::Nothing => {
+            "Apple's own status is not known, and no lock of the organisation is on as far as we know: the codes that the device made go \
+             first."
+        }
+    }
+}
 
 /// One attempt on record.
 ///

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER;
 use seal::Random as _;
 use serde_json::{Value, json};
-use server::tables;
+use server::{lifecycle, tables};
 
 use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::devices::{self, FilterArgs};
@@ -446,7 +446,7 @@ async fn ended(api: &Api, id: &str, quiet: bool, voice: Voice) -> Outcome {
             let bar = shown.get_or_insert_with(|| bar(lines));
             bar.set_position(u64::try_from(number(&batch, "done")).unwrap_or(0));
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        lifecycle::clock().sleep(LOOK_EVERY).await;
     };
     if let Some(bar) = shown {
         bar.finish_and_clear();

@@ -615,7 +615,7 @@ impl Batch {
                 params![self.organisation.as_str(), self.id.as_str(), state.as_str()],
             )
             .await?;
-        row.get("lines").map_err(Into::into)
+        row.get("lines")
     }
 
     async fn turn_to(&self, tx: &mut Tx<'_>, to: BatchState, why: Option<HeldFor>) -> Result<()> {

@@ -528,6 +528,39 @@ impl Connections<'_> {
             .await
     }
 
+    /// The MDMs that did not take commands of ours several times in a row, by name, with why.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn not_taking_commands(
+        &self,
+        permit: &Permit<Read>,
+    ) -> Result<Vec<(String, String)>> {
+        let organisation = permit.organisation().clone();
+        self.0
+            .db
+            .read(async move |tx| {
+                // Of very many, those that are due first say it for all.
+                let rows = tx
+                    .fetch_all(
+                        "SELECT name, (SELECT reason FROM (SELECT reason, tries FROM commands \
+                         WHERE commands.connection = connections.id AND state = 'planned' ORDER BY due_at LIMIT 200) AS first \
+                         WHERE tries >= 3 AND reason IS NOT NULL LIMIT 1) AS reason FROM connections \
+                         WHERE organisation = $1 AND removed_at IS NULL ORDER BY name",
+                        params![organisation.as_str()],
+                    )
+                    .await?;
+                let mut silent = Vec::new();
+                for row in &rows {
+                    if let Some(reason) = row.get::<Option<String>>("reason")? {
+                        silent.push((row.get("name")?, reason));
+                    }
+                }
+                Ok(silent)
+            })
+            .await
+    }
+
     /// One connection of an organisation by its name.
     ///
     /// # Errors

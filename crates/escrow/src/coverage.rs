@@ -1,5 +1,6 @@
 //! Which devices have their code held: counters that change with every device, swept for truth now and then.
 
+use activation_lock::time::{DAY, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::db::{Tx, params};
@@ -132,6 +133,93 @@ impl Coverage<'_> {
         }
         Ok(off)
     }
+}
+
+/// How it stood on one day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoverageDay {
+    /// The day, counted from the first of 1970, in UTC.
+    pub day: i64,
+    /// Devices whose code was held.
+    pub covered: i64,
+    /// Devices whose code should have been held and was not.
+    pub missing: i64,
+    /// Of those, the ones whose window had closed.
+    pub closed: i64,
+    /// Devices that give no code.
+    pub exempt: i64,
+}
+
+impl Coverage<'_> {
+    /// Notes how it stands today, in each organisation. The last look at a day is what is kept of it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_day(&self) -> Result<()> {
+        self.0
+            .db
+            .write("coverage.note_day", async move |tx| {
+                let day = day_of(tx.now());
+                let rows = tx.fetch_all("SELECT id FROM organisations", params![]).await?;
+                for row in rows {
+                    let organisation = OrganisationId::new(row.get::<String>("id")?);
+                    let report = report(tx, Some(&organisation)).await?;
+                    tx.execute(
+                        "INSERT INTO coverage_days (organisation, day, covered, missing, closed, exempt) \
+                         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (organisation, day) DO UPDATE SET \
+                         covered = excluded.covered, missing = excluded.missing, closed = excluded.closed, \
+                         exempt = excluded.exempt",
+                        params![
+                            organisation.as_str(),
+                            day,
+                            report.covered,
+                            report.missing,
+                            report.closed,
+                            report.exempt
+                        ],
+                    )
+                    .await?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// How it stood on the last so many days, today among them; oldest first. A day on which nobody looked is missing.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn days(&self, permit: &Permit<Read>, count: u32) -> Result<Vec<CoverageDay>> {
+        let organisation = permit.organisation().clone();
+        self.0
+            .db
+            .read(async move |tx| {
+                let first = day_of(tx.now()) - i64::from(count) + 1;
+                let rows = tx
+                    .fetch_all(
+                        "SELECT day, covered, missing, closed, exempt FROM coverage_days \
+                         WHERE organisation = $1 AND day >= $2 ORDER BY day",
+                        params![organisation.as_str(), first],
+                    )
+                    .await?;
+                rows.iter()
+                    .map(|row| {
+                        Ok(CoverageDay {
+                            day: row.get("day")?,
+                            covered: row.get("covered")?,
+                            missing: row.get("missing")?,
+                            closed: row.get("closed")?,
+                            exempt: row.get("exempt")?,
+                        })
+                    })
+                    .collect()
+            })
+            .await
+    }
+}
+
+fn day_of(at: Timestamp) -> i64 {
+    at.0.div_euclid(DAY.as_millis() as i64)
 }
 
 async fn report(tx: &mut Tx<'_>, organisation: Option<&OrganisationId>) -> Result<CoverageReport> {

@@ -155,6 +155,31 @@ impl Locks<'_> {
             .await
     }
 
+    /// Devices on which a lock of ours may be or not, for nobody saw what Apple said (R4, R20); by serial number, `limit` at most.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn unknown(&self, permit: &Permit<Read>, limit: u32) -> Result<Vec<SerialNumber>> {
+        let organisation = permit.organisation().clone();
+        self.0
+            .db
+            .read(async move |tx| {
+                let rows = tx
+                    .fetch_all(
+                        "SELECT serial FROM devices WHERE organisation = $1 AND lock_state = 'unknown' ORDER BY serial LIMIT $2",
+                        params![organisation.as_str(), i64::from(limit)],
+                    )
+                    .await?;
+                rows.iter()
+                    .map(|row| {
+                        let serial: String = row.get("serial")?;
+                        serial.parse().map_err(|_| Error::Corrupt("devices.serial"))
+                    })
+                    .collect()
+            })
+            .await
+    }
+
     /// Asks to cancel. Where nothing is in flight the lock ends at once, also one that needs review; else the answer in
     /// flight wins. How ours stands is as it was: a code that may be live stays so (R4).
     ///

@@ -25,6 +25,7 @@ mod idempotency;
 mod lease;
 pub(crate) mod overlap;
 mod plan;
+mod review;
 mod state;
 mod view;
 mod wish;
@@ -34,6 +35,8 @@ pub use idempotency::Key;
 pub(crate) use idempotency::{Found, find as find_key, keep as keep_key};
 pub use lease::{Claim, Lease, WorkSettings};
 pub(crate) use lease::{Hold, PACE, take as take_lease};
+pub use plan::Order;
+pub use review::{InReview, Week};
 pub(crate) use state::{give_up, worker};
 pub(crate) use view::of_device;
 use view::view;
@@ -198,6 +201,19 @@ impl Operations<'_> {
                 }
                 Ok(views)
             })
+            .await
+    }
+
+    /// In which order the codes of a device would be tried, if an unlock of it were asked for now (R12). It is read again before every
+    /// call of one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn order(&self, permit: &Permit<Read>, serial: &SerialNumber) -> Result<Order> {
+        let (organisation, serial) = (permit.organisation().clone(), serial.clone());
+        self.0
+            .db
+            .read(async move |tx| plan::order_now(tx, &organisation, &serial).await)
             .await
     }
 

@@ -25,17 +25,21 @@ mod approvals;
 mod assets;
 mod audit;
 mod batches;
+mod charts;
 mod connections;
 mod device;
 mod devices;
 mod form;
+mod keys;
 mod lock;
 mod people;
+mod policies;
 mod reveal;
 mod sessions;
 mod sign_in;
 mod system;
 mod today;
+mod tokens;
 mod unlock;
 
 pub(crate) use form::Form;
@@ -48,6 +52,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/", get(today::show))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
+        .route("/sign-in/provider", post(sign_in::by_provider))
         .route("/sign-out", post(sign_in::sign_out))
         .route(
             "/second-factor",
@@ -90,11 +95,24 @@ pub(crate) fn routes() -> Router<App> {
         .route("/batches/{id}/resume", post(batches::resume))
         .route("/batches/{id}/cancel", post(batches::cancel))
         .route("/connections", get(connections::list))
+        .route("/connections/mdm", post(connections::add_mdm))
+        .route("/connections/mdm/new", get(connections::ask_mdm))
+        .route(
+            "/connections/certificate",
+            post(connections::add_certificate),
+        )
         .route("/connections/{name}/test", post(connections::test))
         .route("/join", get(people::join).post(people::take_invitation))
         .route("/people", get(people::list).post(people::invite))
         .route("/people/{person}/roles", post(people::set_roles))
         .route("/people/{person}/shut-out", post(people::shut_out))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{id}/revoke", post(tokens::revoke))
+        .route("/policies", get(policies::show))
+        .route("/policies/quotas", post(policies::set_quotas))
+        .route("/policies/{action}", post(policies::set))
+        .route("/keys", get(keys::show))
+        .route("/keys/rotate", post(keys::rotate))
         .route("/system", get(system::show))
         .route("/audit", get(audit::list))
         .route("/sessions", get(sessions::list))
@@ -300,7 +318,11 @@ fn said(uri: &Uri) -> Option<&'static str> {
         "resumed" => "The unlock goes on.",
         "lock-cancelled" => "The lock ends before its next call.",
         "lock-resumed" => "The lock goes on.",
-        "batch-started" => "It runs. You can leave this page: it goes on.",
+        "certificate" => "It is kept sealed, and used for the next call to Apple.",
+        "policy" => "It holds from now on.",
+        "token-back" => "It opens nothing any more.",
+        "rotated" => "New keys are in use. What the older ones made is made anew meanwhile.",
+        "batch-started" => "It was started. You can leave this page: it goes on.",
         "batch-paused" => "It is paused: no further line enters the queue.",
         "batch-resumed" => "It goes on.",
         "batch-cancelled" => "It is cancelled. What is on its way to Apple still ends there.",
@@ -399,6 +421,11 @@ impl Frame {
 
     fn may_manage(&self) -> bool {
         self.may.allow(Permission::Admin)
+    }
+
+    /// Whether it is about who may do what.
+    fn is_managing(&self) -> bool {
+        matches!(self.section.as_str(), "people" | "tokens" | "policies")
     }
 
     fn may_audit(&self) -> bool {

@@ -1,5 +1,8 @@
 //! The console in a real browser, against the sandbox.
 
+use data_encoding::BASE32_NOPAD;
+use seal::TotpSecret;
+
 use crate::sandbox::Sandbox;
 
 mod browser;
@@ -209,4 +212,81 @@ fn five_hundred_are_brought_in_a_file_looked_at_and_unlocked() {
     browser.press("Bulk");
     browser.wait_for_text("the end of the year");
     browser.is_sound("batches");
+}
+
+#[test]
+fn a_code_is_seen_once_another_person_has_approved_it_in_a_browser_of_their_own() {
+    let sandbox = Sandbox::start();
+    let serial = sandbox.device_that_is("locked by its user");
+    sandbox.wait_for_codes(&serial, 1);
+    let admin = signed_in(&sandbox, Look::default());
+    // A second person is invited, joins, and may approve.
+    admin.press("People");
+    admin.write("[name=login]", "kim");
+    admin.write("[name=name]", "Kim Example");
+    admin.press("Invite");
+    admin.wait_for_text("kim is invited.");
+    let invitation = admin.text_of("p.code.small");
+    let kim = Browser::start(sandbox.ready["url"].as_str().unwrap(), Look::default());
+    kim.go("/join");
+    kim.is_sound("join");
+    kim.write("[name=invitation]", &invitation);
+    kim.write("[name=password]", "correct horse battery");
+    kim.press("Join");
+    kim.wait_for_text("Take an invitation");
+    kim.write("[name=login]", "kim");
+    kim.write("[name=password]", "correct horse battery");
+    kim.press("Sign in");
+    crate::support::wait_for("kim to be in", || (kim.path() != "/sign-in").then_some(()));
+    kim.go("/second-factor");
+    kim.is_sound("second-factor");
+    kim.write("[name=password]", "correct horse battery");
+    kim.press("Make a second factor");
+    let secret = kim.text_of("code.code").replace(' ', "");
+    let secret = BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
+    let app = TotpSecret::from_bytes(&secret).unwrap();
+    kim.is_sound("second-factor-made");
+    let now = server::lifecycle::clock().now().0 / 1_000;
+    kim.write("[name=code]", app.code_at(now).as_str());
+    kim.press("Confirm");
+    crate::support::wait_for("the second factor", || {
+        (!kim.path().starts_with("/second-factor")).then_some(())
+    });
+    admin.press("People");
+    admin.click("//li[contains(., 'kim')]//summary");
+    admin.click("//li[contains(., 'kim')]//input[@name='approver']");
+    admin.click("//li[contains(., 'kim')]//input[@name='viewer']");
+    admin.click("//li[contains(., 'kim')]//button[normalize-space()='Set']");
+    admin.wait_for_text("They may do that from now on");
+    // From now on a code takes another person.
+    admin.press("Policies");
+    admin.wait_for_text("How many other people have to say yes");
+    admin.is_sound("policies");
+    admin.click("form[action='/policies/reveal'] input[name=people][value='1']");
+    admin.click("form[action='/policies/reveal'] button.primary");
+    admin.wait_for_text("It holds from now on.");
+    admin.go(&format!("/devices/{serial}/reveal"));
+    admin.write("[name=reason]", "ticket 7");
+    admin.click("input[name=leave][value=ask]");
+    admin.press("Show the code");
+    admin.wait_for_text("Others are asked.");
+    admin.is_sound("approvals-own");
+    kim.go("/");
+    kim.wait_for_text("1 request waits for an approval");
+    kim.is_sound("today-approval");
+    kim.press("Approvals");
+    kim.wait_for_text("ticket 7");
+    kim.is_sound("approvals");
+    kim.press("Approve");
+    kim.wait_for_text("It is on record that you said yes.");
+    admin.press("Approvals");
+    admin.press("Go on");
+    admin.write("[name=reason]", "ticket 7");
+    admin.press("Show the code");
+    admin.wait_for_text("leaves by itself after");
+    admin.is_sound("reveal");
+    admin.go("/tokens");
+    admin.is_sound("tokens");
+    admin.go("/keys");
+    admin.is_sound("keys");
 }

@@ -227,7 +227,7 @@ async fn live(tx: &mut Tx<'_>, batch: &Batch) -> Result<i64> {
             params![batch.organisation.as_str(), batch.id.as_str()],
         )
         .await?;
-    row.get("live").map_err(Into::into)
+    row.get("live")
 }
 
 /// It has had its turn, and stands behind all others, also where that was in one millisecond. Now and then, what has come to its end is counted.

@@ -64,7 +64,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(11, "0011_purges", oldest_compatible: 11),
     migration!(12, "0012_replicas", oldest_compatible: 11),
     migration!(13, "0013_lookups", oldest_compatible: 11),
-    migration!(14, "0014_batches", oldest_compatible: 11),
+    migration!(14, "0014_batches_and_days", oldest_compatible: 11),
 ];
 
 /// The schema this program knows.

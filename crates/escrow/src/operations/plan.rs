@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use activation_lock::codes::{self, Candidate, CodeId, CodeKind, Credential, Form, Plan, Try};
-use activation_lock::device::{DeviceIdentity, IdentitySource};
+use activation_lock::codes::{
+    self, Candidate, CodeId, CodeKind, Credential, FirstBecause, Form, Plan, Try,
+};
+use activation_lock::device::{DeviceIdentity, IdentitySource, SerialNumber};
 use activation_lock::operation::Backoff;
 use activation_lock::time::{DAY, Timestamp};
 use activation_lock::unlock::{
@@ -156,7 +158,12 @@ pub(super) async fn attempt(
 /// What other operations for the same serial number mean for this one (R12): how much of the cap of a day they used up,
 /// anywhere, and the triples that were refused in this organisation ever. A 404 after a call of the same operation that got no
 /// answer blames no code (R14): that call may have been the one that turned the lock off.
-async fn others(tx: &mut Tx<'_>, op: &Operation) -> Result<(usize, Vec<Try>)> {
+async fn others(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    serial: &SerialNumber,
+    except: &str,
+) -> Result<(usize, Vec<Try>)> {
     let since = tx.now().minus(DAY);
     let rows = tx
         .fetch_all(
@@ -164,12 +171,7 @@ async fn others(tx: &mut Tx<'_>, op: &Operation) -> Result<(usize, Vec<Try>)> {
                 "WHERE serial = $1 AND operation <> $2 AND (began_at > $3 OR organisation = $4) \
                  ORDER BY organisation, operation, position"
             ),
-            params![
-                op.serial.as_str(),
-                op.id.as_str(),
-                since,
-                op.organisation.as_str()
-            ],
+            params![serial.as_str(), except, since, organisation.as_str()],
         )
         .await?;
     let mut operations: Vec<((String, String), Vec<Attempt>)> = Vec::new();
@@ -183,9 +185,9 @@ async fn others(tx: &mut Tx<'_>, op: &Operation) -> Result<(usize, Vec<Try>)> {
         }
     }
     let (mut spent, mut refused) = (0, Vec::new());
-    for ((organisation, _), attempts) in operations {
+    for ((of, _), attempts) in operations {
         spent += unlock::spent(attempts.iter().filter(|a| a.began_at > since));
-        if organisation == op.organisation.as_str() {
+        if of == organisation.as_str() {
             let sure = attempts.into_iter().take_while(|a| !is_unknown(a));
             refused.extend(sure.filter(is_refused).map(|a| a.tried));
         }
@@ -227,7 +229,7 @@ pub(super) fn connection_of(credential: &Credential) -> Option<&str> {
 /// What can authenticate us for a device, its own topic first (R18, R19). An expired certificate is none.
 async fn credentials(
     tx: &mut Tx<'_>,
-    op: &Operation,
+    organisation: &OrganisationId,
     newest: Option<&Epoch>,
 ) -> Result<Vec<Credential>> {
     let now = tx.now();
@@ -238,7 +240,7 @@ async fn credentials(
     {
         credentials.push(delegated(&connection, topic));
     }
-    let mut own: Vec<_> = push_certificates::current(tx, &op.organisation)
+    let mut own: Vec<_> = push_certificates::current(tx, organisation)
         .await?
         .into_iter()
         .filter(|certificate| certificate.is_usable(now))
@@ -278,33 +280,31 @@ impl Decision {
     }
 }
 
-/// Reads everything again and decides (R12). `None` when there is no such operation.
-pub(super) async fn decide(
+/// All that bears on which codes of a device are tried, and in which order.
+struct Bearing {
+    candidates: Vec<Candidate>,
+    known: Option<(DeviceIdentity, IdentitySource)>,
+    epochs: Vec<Epoch>,
+    spent_by_others_today: usize,
+    apple: lock_statuses::Word,
+    refused_before: Vec<Try>,
+    tries: Vec<Try>,
+}
+
+/// Reads it, for an unlock or for none.
+async fn bearing(
     tx: &mut Tx<'_>,
     organisation: &OrganisationId,
+    serial: &SerialNumber,
     operation: &str,
-) -> Result<Option<Decision>> {
-    let Some(op) = Operation::load(tx, Kind::Unlock, organisation, operation).await? else {
-        return Ok(None);
-    };
-    let attempts = attempts_of(tx, organisation, operation).await?;
-    let candidates = crate::codes::candidates(tx, organisation, &op.serial).await?;
-    let known = devices::identity_for_unlock(tx, organisation, &op.serial).await?;
-    let epochs = Epoch::all_of_device(tx, organisation, &op.serial).await?;
-    // An enrollment that was merely found under way is no sign of a new one.
-    let epoch_opened_at = epochs
-        .iter()
-        .filter(|e| e.opened_by != OpenedBy::Adopted)
-        .map(|e| e.opened_at)
-        .max();
-    let credentials = credentials(tx, &op, epochs.last()).await?;
-    let (spent_by_others_today, refused_before) = others(tx, &op).await?;
-
-    let apple = lock_statuses::word(tx, organisation, &op.serial).await?;
-    let since = op.resumed_at.unwrap_or(op.requested_at);
-    let source = known
-        .as_ref()
-        .map_or(IdentitySource::Device, |(_, source)| *source);
+) -> Result<Bearing> {
+    let candidates = crate::codes::candidates(tx, organisation, serial).await?;
+    let known = devices::identity_for_unlock(tx, organisation, serial).await?;
+    let epochs = Epoch::all_of_device(tx, organisation, serial).await?;
+    let credentials = credentials(tx, organisation, epochs.last()).await?;
+    let (spent_by_others_today, refused_before) =
+        others(tx, organisation, serial, operation).await?;
+    let apple = lock_statuses::word(tx, organisation, serial).await?;
     let tries = known.as_ref().map_or_else(Vec::new, |(identity, source)| {
         codes::order(&Plan {
             candidates: &candidates,
@@ -315,6 +315,85 @@ pub(super) async fn decide(
             refused_before: &refused_before,
         })
     });
+    Ok(Bearing {
+        candidates,
+        known,
+        epochs,
+        spent_by_others_today,
+        apple,
+        refused_before,
+        tries,
+    })
+}
+
+/// In which order the codes of a device would be tried now, and what that goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The codes, first to last.
+    pub codes: Vec<CodeId>,
+    /// Those of them that Apple has refused before, with this identity and certificate.
+    pub refused_before: Vec<CodeId>,
+    /// Why the first is the first.
+    pub why: FirstBecause,
+}
+
+/// What an unlock of a device that was asked for now would try.
+pub(super) async fn order_now(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    serial: &SerialNumber,
+) -> Result<Order> {
+    let bearing = bearing(tx, organisation, serial, "").await?;
+    let mut order = Order {
+        codes: Vec::new(),
+        refused_before: Vec::new(),
+        why: codes::first_because(bearing.apple.guide(tx.now()), &bearing.candidates),
+    };
+    for one in &bearing.tries {
+        if order.codes.contains(&one.code) {
+            continue;
+        }
+        order.codes.push(one.code.clone());
+        if bearing
+            .refused_before
+            .iter()
+            .any(|before| before.is_same(one))
+        {
+            order.refused_before.push(one.code.clone());
+        }
+    }
+    Ok(order)
+}
+
+/// Reads everything again and decides (R12). `None` when there is no such operation.
+pub(super) async fn decide(
+    tx: &mut Tx<'_>,
+    organisation: &OrganisationId,
+    operation: &str,
+) -> Result<Option<Decision>> {
+    let Some(op) = Operation::load(tx, Kind::Unlock, organisation, operation).await? else {
+        return Ok(None);
+    };
+    let attempts = attempts_of(tx, organisation, operation).await?;
+    let Bearing {
+        candidates,
+        known,
+        epochs,
+        spent_by_others_today,
+        apple,
+        tries,
+        ..
+    } = bearing(tx, organisation, &op.serial, &op.id).await?;
+    // An enrollment that was merely found under way is no sign of a new one.
+    let epoch_opened_at = epochs
+        .iter()
+        .filter(|e| e.opened_by != OpenedBy::Adopted)
+        .map(|e| e.opened_at)
+        .max();
+    let since = op.resumed_at.unwrap_or(op.requested_at);
+    let source = known
+        .as_ref()
+        .map_or(IdentitySource::Device, |(_, source)| *source);
     let wish = unlock::Unlock {
         requested_at: op.requested_at,
         resumed_at: op.resumed_at,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use activation_lock::asking::Trigger;
 use activation_lock::observation::{EnrollmentKind, Event, Observation};
+use activation_lock::time::DAY;
 use escrow::commands::Command;
+use escrow::permit::{Permit, Read};
 use escrow::record::Incoming;
 
 use crate::support::{Vault, open_in};
@@ -68,6 +70,35 @@ async fn r8_when_an_mdm_is_back_what_waited_for_it_is_due_at_once() {
     let taken = take(&vault, &[]).await;
     assert_eq!(taken.len(), 2);
     assert!(taken.iter().all(|command| command.connection != other));
+}
+
+#[tokio::test]
+async fn an_mdm_that_takes_no_commands_several_times_in_a_row_is_named_with_its_reason() {
+    let vault = Vault::new().await;
+    adopt(&vault, "mdm", "UDID-1").await;
+    vault.connection("other").await;
+    let permit: Permit<Read> = vault.permit("today").await;
+    let connections = vault.escrow.connections();
+    let found = async || connections.not_taking_commands(&permit).await.unwrap();
+    let commands = vault.escrow.commands();
+    for tries in 1..=3 {
+        assert!(found().await.is_empty(), "{tries}");
+        for command in &take(&vault, &[]).await {
+            commands
+                .not_queued(command, "it answers 500", 0)
+                .await
+                .unwrap();
+        }
+        vault.clock.advance(DAY);
+    }
+    assert_eq!(
+        found().await,
+        [("mdm".to_owned(), "it answers 500".to_owned())]
+    );
+    for command in &take(&vault, &[]).await {
+        commands.queued(command).await.unwrap();
+    }
+    assert!(found().await.is_empty());
 }
 
 #[tokio::test]

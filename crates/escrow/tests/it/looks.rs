@@ -45,6 +45,31 @@ async fn coverage_is_counted_in_an_organisation_and_in_all() {
 }
 
 #[tokio::test]
+async fn how_many_codes_are_held_is_kept_day_by_day() {
+    let vault = Vault::new().await;
+    let permit: Permit<Read> = vault.permit("coverage").await;
+    let coverage = vault.escrow.coverage();
+    let days = async || {
+        let days = coverage.days(&permit, 90).await.unwrap();
+        days.iter().map(|day| day.covered).collect::<Vec<_>>()
+    };
+    coverage.note_day().await.unwrap();
+    assert_eq!(days().await, [0]);
+    vault.type_code("SERIAL000001", CODE_A).await;
+    coverage.note_day().await.unwrap();
+    assert_eq!(
+        days().await,
+        [1],
+        "the last look at a day is what is kept of it"
+    );
+    vault.clock.advance(Duration::from_secs(3 * 24 * 60 * 60));
+    coverage.note_day().await.unwrap();
+    assert_eq!(days().await, [1, 1]);
+    vault.clock.advance(Duration::from_secs(88 * 24 * 60 * 60));
+    assert_eq!(days().await, [1], "older ones are not asked for");
+}
+
+#[tokio::test]
 async fn replicas_live_while_they_are_heard_of_and_end() {
     let vault = Vault::new().await;
     let replicas = vault.escrow.replicas();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use activation_lock::codes::{CodeKind, CodeText};
+use activation_lock::codes::{CodeId, CodeKind, CodeText, FirstBecause};
 use activation_lock::device::SerialNumber;
 use activation_lock::observation::{
     Authenticate, CommandReport, EnrollmentKind, Event, Observation, ReportStatus, ReportedCode,
@@ -22,7 +22,7 @@ use escrow::operations::{
 };
 use escrow::organisations::Created;
 use escrow::pace::Rate;
-use escrow::permit::{Actor, OrganisationId, Permission, Permissions, Permit, Unlock};
+use escrow::permit::{Actor, OrganisationId, Permission, Permissions, Permit, Read, Unlock};
 use escrow::push_certificates::NewPushCertificate;
 use escrow::record::Incoming;
 

@@ -27,6 +27,12 @@ pub(super) struct DevicePage {
 }
 
 impl DevicePage {
+    /// What people call such a device.
+    fn marketing_name(&self) -> Option<&'static str> {
+        let product = self.device.summary.product_type.as_ref()?;
+        product.marketing_name()
+    }
+
     fn serial(&self) -> &str {
         self.device.summary.serial.as_str()
     }

@@ -119,6 +119,15 @@ impl Wish {
         }
     }
 
+    /// Nothing at all.
+    pub(super) fn nothing() -> Self {
+        Self {
+            reason: String::new(),
+            wrong: None,
+            approval: String::new(),
+        }
+    }
+
     /// What was sent, with what is wrong with it.
     pub(super) fn again(form: &Form, problem: &Problem) -> Self {
         Self {

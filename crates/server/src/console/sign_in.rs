@@ -13,6 +13,7 @@ use super::*;
 use crate::auth::Address;
 use crate::http::api::origin_of;
 use crate::http::refusals::Kind;
+use crate::single_sign_on;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -21,6 +22,8 @@ pub(super) struct SignInPage {
     login: String,
     wrong: Option<String>,
     is_sandbox: bool,
+    /// A provider of identities vouches for people.
+    has_provider: bool,
 }
 
 /// A place of ours to go to, or the first page: nobody is led elsewhere.
@@ -46,7 +49,32 @@ fn page(app: &App, next: &str, login: &str, wrong: Option<String>) -> SignInPage
         login: login.to_owned(),
         wrong,
         is_sandbox: app.settings.sandbox,
+        has_provider: app.settings.single_sign_on.is_some(),
     }
+}
+
+#[derive(Template)]
+#[template(path = "to_provider.html")]
+pub(super) struct ToProviderPage {
+    url: String,
+}
+
+/// Sends a browser to the provider's page. A form may lead nowhere but here, so it is a page that goes on by itself.
+pub(super) async fn by_provider(
+    State(app): State<App>,
+    Address(address): Address,
+    headers: HeaderMap,
+) -> Result<Response, Turned> {
+    cookie::from_ours(&headers, &app, address)?;
+    let begun = single_sign_on::begin(&app).await?;
+    let kept = cookie::set_ticket(&begun.ticket).ok_or_else(Problem::failed)?;
+    let on = HeaderValue::try_from(format!("0; url={}", begun.url));
+    let on = on.map_err(|_| Problem::failed())?;
+    let page = Page(StatusCode::OK, ToProviderPage { url: begun.url });
+    let mut response = page.into_response();
+    response.headers_mut().insert(REFRESH, on);
+    response.headers_mut().insert(header::SET_COOKIE, kept);
+    Ok(response)
 }
 
 pub(super) async fn sign_in(

@@ -1,9 +1,11 @@
 //! Turning a lock off: what will happen, while it happens, and what came of it.
 
+use activation_lock::codes::CodeId;
 use activation_lock::device::SerialNumber;
 use activation_lock::explain::{self, Explanation};
 use activation_lock::operation::StateName;
 use activation_lock::unlock::{AttemptResult, Outcome};
+use escrow::codes::CodeView;
 use escrow::devices::DeviceView;
 use escrow::operations::{AttemptView, Enqueued, NewUnlock, OperationView};
 use escrow::permit::{Permit, Read, Unlock as UnlockRight};
@@ -18,18 +20,33 @@ use crate::http::extract::Path;
 pub(super) struct AskPage {
     frame: Frame,
     device: DeviceView,
+    /// The codes that would be tried, first to last, and whether Apple refused each before.
+    tried: Vec<(CodeView, bool)>,
+    why: &'static str,
     wish: Wish,
 }
 
 impl AskPage {
     async fn of(visitor: &Visitor, serial: &SerialNumber, wish: Wish) -> Result<Self, Turned> {
         let (organisation, device) = device::of(visitor, serial).await?;
+        let (app, actor) = (&visitor.app, &visitor.caller.actor);
+        let subject = format!("device {serial}");
+        let permit: Permit<Read> = app.escrow.authorise(actor, &organisation, subject).await?;
+        let order = app.escrow.operations().order(&permit, serial).await?;
+        let of = |id: &CodeId| device.codes.iter().find(|code| code.id == *id).cloned();
+        let tried = order.codes.iter().filter_map(|id| {
+            let was_refused = order.refused_before.contains(id);
+            of(id).map(|code| (code, was_refused))
+        });
+        let tried = tried.collect();
         let frame = visitor
             .frame(format!("Unlock {serial}"), &organisation)
             .await?;
         Ok(Self {
             frame,
             device,
+            tried,
+            why: explain::order(order.why),
             wish,
         })
     }

@@ -51,8 +51,9 @@ pub(crate) use locks::{
     cancel_lock, lock_in_words, message, not_assigned, organisation_of as organisation_of_lock,
     resume_lock, standing_in_words, unknown as unknown_lock, unknown_server_token,
 };
-pub(crate) use mdm::test_mdm;
+pub(crate) use mdm::{Added as AddedMdm, add_mdm, test_mdm, usual as usual_of_mdm};
 pub(crate) use people::{email, set_person};
+pub(crate) use push_certificates::read_certificate;
 pub(crate) use sessions::origin_of;
 pub(crate) use shown::{ConnectionNames, moment};
 pub(crate) use unlocks::{

@@ -31,6 +31,8 @@ enum Task {
     SweepEvents,
     /// The counters are compared with what they count.
     SweepCoverage,
+    /// How many codes are held is noted, for how that changes.
+    NoteCoverage,
     /// Sessions that ended long ago, wrong answers of yesterday and old notices are forgotten.
     SweepSessions,
     /// Push certificates and server tokens that end soon are logged.
@@ -66,6 +68,7 @@ pub(super) async fn work(app: App, shutdown: Shutdown) {
         round(Task::SweepKeys, HOUR, MINUTE),
         round(Task::SweepEvents, HOUR, MINUTE),
         round(Task::SweepCoverage, DAY, FIRST_SWEEP),
+        round(Task::NoteCoverage, HOUR, MINUTE),
         round(Task::SweepSessions, DAY, HOUR),
     ];
     while !shutdown.is_requested() {
@@ -135,6 +138,7 @@ async fn perform(task: Task, app: &App, shutdown: &Shutdown) -> escrow::Result<(
         Task::SweepCoverage => {
             app.escrow.coverage().sweep().await?;
         }
+        Task::NoteCoverage => app.escrow.coverage().note_day().await?,
         Task::WatchCertificates => {
             watch_certificates(app).await?;
             watch_server_tokens(app).await?;

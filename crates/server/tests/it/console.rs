@@ -1,6 +1,7 @@
 //! The console, as a browser without scripts uses it: pages, forms, and what is refused.
 
 mod bulk;
+mod manage;
 
 use std::time::Duration;
 
@@ -208,7 +209,12 @@ async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
         "/sessions",
         "/audit",
         "/connections",
+        "/connections/mdm/new",
         "/people",
+        "/tokens",
+        "/policies",
+        "/batches",
+        "/batches/new",
         "/join",
         "/system",
         "/second-factor",
@@ -253,7 +259,7 @@ async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
 }
 
 /// Every form that changes something, with fields that would do.
-const FORMS: [(&str, &[(&str, &str)]); 15] = [
+const FORMS: [(&str, &[(&str, &str)]); 22] = [
     ("/devices/SIMPHONE0001/refresh", &[]),
     (
         "/devices/SIMPHONE0001/product-type",
@@ -274,6 +280,24 @@ const FORMS: [(&str, &[(&str, &str)]); 15] = [
     ("/people", &[("login", "new"), ("name", "New")]),
     ("/people/zoe/roles", &[("admin", "yes")]),
     ("/people/zoe/shut-out", &[("say", "out")]),
+    (
+        "/connections/mdm",
+        &[
+            ("kind", "nanomdm"),
+            ("name", "new"),
+            ("base_url", "https://mdm.example.org"),
+            ("api_key", "key"),
+        ],
+    ),
+    ("/connections/certificate", &[("certificate", "none")]),
+    ("/tokens", &[("name", "a program"), ("read", "yes")]),
+    ("/tokens/01890000-0000-7000-8000-000000000000/revoke", &[]),
+    (
+        "/policies/reveal",
+        &[("people", "0"), ("hours", "24"), ("minutes", "60")],
+    ),
+    ("/policies/quotas", &[("reveals", "9"), ("unlocks", "9")]),
+    ("/keys/rotate", &[]),
     ("/locks/01890000-0000-7000-8000-000000000000/cancel", &[]),
     ("/locks/01890000-0000-7000-8000-000000000000/resume", &[]),
     (

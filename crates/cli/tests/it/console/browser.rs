@@ -160,6 +160,15 @@ impl Browser {
         Some(format!("/element/{}", found[ELEMENT].as_str()?))
     }
 
+    /// The text of what a selector finds, once there is such a thing.
+    pub(crate) fn text_of(&self, selector: &str) -> String {
+        wait_for(&format!("the text of {selector}"), || {
+            let found = self.look_for(selector)?;
+            let text = self.tell("GET", &format!("{found}/text"), None).ok()?;
+            text.as_str().map(str::to_owned)
+        })
+    }
+
     /// Whether this selector finds something now.
     pub(crate) fn has(&self, selector: &str) -> bool {
         self.look_for(selector).is_some()

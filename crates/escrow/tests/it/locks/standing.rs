@@ -198,3 +198,13 @@ async fn r12_none_from_apple_ends_an_unlock_as_not_locked() {
         operations::Advance::Parked(StateName::NotLocked)
     ));
 }
+
+#[tokio::test]
+async fn r20_devices_whose_lock_nobody_knows_are_listed() {
+    let desk = Desk::new().await;
+    let permit: Permit<escrow::permit::Read> = desk.permit("today").await;
+    let locks = desk.escrow.locks();
+    assert!(locks.unknown(&permit, 8).await.unwrap().is_empty());
+    desk.lock_answered(LockOutcome::Unknown).await;
+    assert_eq!(locks.unknown(&permit, 8).await.unwrap(), [serial(SERIAL)]);
+}

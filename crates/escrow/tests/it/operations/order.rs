@@ -123,3 +123,80 @@ async fn t13_without_a_status_api_both_codes_refused_is_rejected_and_not_called_
     let codes = desk.device(SERIAL).await.codes;
     assert!(codes.len() == 2 && codes.iter().all(|code| code.used_at.is_none()));
 }
+
+/// The codes that an unlock asked for now would try, and why.
+async fn order_now(desk: &Desk) -> (Vec<String>, usize, FirstBecause) {
+    let permit: Permit<Read> = desk.permit(SERIAL).await;
+    let operations = desk.escrow.operations();
+    let order = operations.order(&permit, &serial(SERIAL)).await.unwrap();
+    let revealed = desk.reveal(SERIAL).await;
+    let text = |id: &CodeId| {
+        let code = revealed.iter().find(|code| code.view.id == *id).unwrap();
+        code.text.expose().to_owned()
+    };
+    let refused = order.refused_before.len();
+    (order.codes.iter().map(text).collect(), refused, order.why)
+}
+
+#[tokio::test]
+async fn r12_the_order_that_is_shown_is_the_order_that_is_tried() {
+    let desk = Desk::with_codes(&[CODE_A, CODE_B]).await;
+    let (shown, refused, why) = order_now(&desk).await;
+    assert_eq!(
+        (shown.as_slice(), refused),
+        (&[CODE_B.to_owned(), CODE_A.to_owned()][..], 0)
+    );
+    assert_eq!(why, FirstBecause::Nothing);
+    desk.unlock(SERIAL).await;
+    let sent = desk.work(|_| Outcome::Refused).await;
+    assert!(same(&sent, &[CODE_B, CODE_A]));
+    // Both were refused; what was never tried goes before them.
+    desk.add_code(SERIAL, CODE_C, CodeKind::Unknown).await;
+    let (shown, refused, _) = order_now(&desk).await;
+    assert_eq!((shown[0].as_str(), refused), (CODE_C, 2));
+    may_be_live(&desk, MORE_CODES[0]).await;
+    let (shown, _, why) = order_now(&desk).await;
+    assert_eq!(
+        (shown[0].as_str(), why),
+        (MORE_CODES[0], FirstBecause::MayBeOurs)
+    );
+    // Without a product type nothing can be tried.
+    let permit: Permit<Read> = desk.permit("UNKNOWN1").await;
+    let operations = desk.escrow.operations();
+    let order = operations
+        .order(&permit, &serial("UNKNOWN1"))
+        .await
+        .unwrap();
+    assert!(order.codes.is_empty());
+}
+
+#[tokio::test]
+async fn what_needs_a_person_and_what_came_of_each_week_is_counted() {
+    let desk = Desk::with_codes(&[CODE_A]).await;
+    let first = desk.unlock(SERIAL).await;
+    desk.work(|_| Outcome::Unlocked).await;
+    desk.clock.advance(DAY * 7);
+    let second = desk.unlock(SERIAL).await;
+    desk.work(|_| Outcome::Unexpected).await;
+    assert_ne!(first, second);
+    let permit: Permit<Read> = desk.permit("today").await;
+    let operations = desk.escrow.operations();
+    let (review, count) = operations.in_review(&permit, 8).await.unwrap();
+    assert_eq!((review.len(), count), (1, 1));
+    assert_eq!(
+        (review[0].id.as_str(), review[0].kind),
+        (second.as_str(), Kind::Unlock)
+    );
+    let weeks = operations.outcomes(&permit, 2).await.unwrap();
+    assert_eq!(weeks.len(), 2);
+    assert_eq!(weeks[0].outcomes, [(StateName::Unlocked, 1)]);
+    assert_eq!(weeks[1].outcomes, [(StateName::NeedsReview, 1)]);
+    assert_eq!(weeks[1].began_at, weeks[0].began_at.plus(DAY * 7));
+    // The 25th of May 2026 was a Monday.
+    assert_eq!(weeks[0].began_at, Timestamp(1_779_667_200_000));
+    let more = operations.outcomes(&permit, 3).await.unwrap();
+    assert!(more.len() == 3 && more[0].outcomes.is_empty());
+    let cancelled = operations.cancel(&desk.may_unlock().await, &second).await;
+    assert!(matches!(cancelled.unwrap(), Cancelled::Ended(_)));
+    assert_eq!(operations.in_review(&permit, 8).await.unwrap().1, 0);
+}

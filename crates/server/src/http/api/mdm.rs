@@ -349,10 +349,7 @@ pub(super) async fn add(
         ConnectionKind::NanoMdm,
         "`nanomdm`, `nanohub`, `micromdm`",
     )?;
-    let usual = match kind {
-        ConnectionKind::MicroMdm => HookAuth::Path,
-        ConnectionKind::NanoMdm | ConnectionKind::NanoHub => HookAuth::Hmac,
-    };
+    let (usual, prefix) = usual(kind);
     let auth = word(
         "hook_auth",
         given.hook_auth.as_deref(),
@@ -363,10 +360,6 @@ pub(super) async fn add(
     if auth == HookAuth::Path && given.hmac_secret.is_some() {
         return Err(only_for_hmac());
     }
-    let prefix = match kind {
-        ConnectionKind::NanoHub => "/api/v1/nanomdm",
-        ConnectionKind::NanoMdm | ConnectionKind::MicroMdm => "",
-    };
     let new = NewConnection {
         name: given.name,
         kind,
@@ -383,19 +376,58 @@ pub(super) async fn add(
         unlock_via: unlock_via(given.unlock_via.as_deref())?.unwrap_or(UnlockVia::Own),
         max_rate: given.max_rate,
     };
-    let (view, made) = app
-        .escrow
-        .connections()
-        .add(&permit, new)
-        .await?
-        .map_err(|problem| refused(&problem))?;
-    app.hooks.forget();
-    let address = Address::new(&app, &view.name, auth, made.as_ref());
+    let added = add_mdm::<Problem>(&app, &permit, new).await?;
     let answer = Made {
-        webhook: address.shown(auth, made.as_ref()),
-        connection: view.into(),
+        webhook: added.address.shown(auth, added.made.as_ref()),
+        connection: added.view.into(),
     };
     Ok(SecretJson(StatusCode::CREATED, answer).into_response())
+}
+
+/// How the webhooks of such an MDM prove themselves, and what stands before its API's own paths, where nobody says otherwise.
+pub(crate) fn usual(kind: ConnectionKind) -> (HookAuth, &'static str) {
+    match kind {
+        ConnectionKind::NanoMdm => (HookAuth::Hmac, ""),
+        ConnectionKind::NanoHub => (HookAuth::Hmac, "/api/v1/nanomdm"),
+        ConnectionKind::MicroMdm => (HookAuth::Path, ""),
+    }
+}
+
+/// A connection that was made, and what its MDM is to be given.
+pub(crate) struct Added {
+    pub(crate) view: ConnectionView,
+    made: Option<SecretText>,
+    address: Address,
+}
+
+impl Added {
+    /// Where its webhooks go.
+    pub(crate) fn address(&self) -> &str {
+        &self.address.url
+    }
+
+    /// The key for their signatures, where it was made here.
+    pub(crate) fn hmac_key(&self) -> Option<&str> {
+        let made = self.made.as_ref().map(SecretText::expose);
+        made.filter(|_| self.view.hook_auth == HookAuth::Hmac)
+    }
+}
+
+/// Makes a connection.
+pub(crate) async fn add_mdm<E: From<Problem> + From<escrow::Error>>(
+    app: &App,
+    permit: &Permit<Connections>,
+    new: NewConnection,
+) -> Result<Added, E> {
+    let auth = new.hook_auth;
+    let added = app.escrow.connections().add(permit, new).await?;
+    let (view, made) = added.map_err(|problem| refused(&problem))?;
+    app.hooks.forget();
+    Ok(Added {
+        address: Address::new(app, &view.name, auth, made.as_ref()),
+        view,
+        made,
+    })
 }
 
 fn unlock_via(given: Option<&str>) -> Result<Option<UnlockVia>, Problem> {

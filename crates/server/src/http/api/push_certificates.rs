@@ -151,26 +151,30 @@ pub(super) async fn add(
         .authorise(&caller.actor, &organisation, "push certificates")
         .await?;
     let given: NewCertificate = body.json()?;
-    let certificate =
-        PushCertificate::from_pem(given.pem.into_text().as_bytes(), None).map_err(|error| {
-            // Nothing of the key is ever in these words.
-            Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "push-certificate-unusable",
-                "The push certificate cannot be used",
-                sentence(&error.to_string()),
-            )
-        })?;
-    let new = NewPushCertificate {
+    let new = read_certificate(given.pem.into_text().as_bytes())?;
+    let view = app.escrow.push_certificates().add(&permit, new).await?;
+    Ok((StatusCode::CREATED, Json(Certificate::new(view, app.now()))))
+}
+
+/// A push certificate with its key, as it is kept.
+pub(crate) fn read_certificate(pem: &[u8]) -> Result<NewPushCertificate, Problem> {
+    let certificate = PushCertificate::from_pem(pem, None).map_err(|error| {
+        // Nothing of the key is ever in these words.
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "push-certificate-unusable",
+            "The push certificate cannot be used",
+            sentence(&error.to_string()),
+        )
+    })?;
+    Ok(NewPushCertificate {
         topic: certificate.topic().to_owned(),
         fingerprint: certificate.fingerprint().to_owned(),
         subject: certificate.subject().to_owned(),
         not_before: certificate.not_before(),
         not_after: certificate.not_after(),
         pem: certificate.to_sealed_pem(),
-    };
-    let view = app.escrow.push_certificates().add(&permit, new).await?;
-    Ok((StatusCode::CREATED, Json(Certificate::new(view, app.now()))))
+    })
 }
 
 /// Remove a push certificate: it is not used any more. What was done with it stays on record.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use data_encoding::BASE64URL_NOPAD;
 use escrow::sessions::{IdentityProblem, Origin, SessionView};
@@ -16,6 +16,9 @@ use crate::http::extract::{Body, Query, Secret, SecretJson};
 use crate::http::problem::Problem;
 use crate::http::refusals::Kind;
 use crate::single_sign_on::{self, Answer};
+
+/// Has a browser go on to another page.
+const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 /// Who signs in.
 #[derive(Deserialize, ToSchema)]
@@ -205,6 +208,9 @@ pub(super) async fn come_back(
                 None,
             );
             response.headers_mut().append(header::SET_COOKIE, kept);
+            // To the console, which a person came for.
+            let on = HeaderValue::from_static("0; url=/");
+            response.headers_mut().insert(REFRESH, on);
             response
         }
         Err(problem) => {

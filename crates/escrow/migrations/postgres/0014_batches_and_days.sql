@@ -47,3 +47,19 @@ CREATE INDEX batch_lines_of_device ON batch_lines (organisation, serial, batch) 
 
 ALTER TABLE operations ADD COLUMN batch TEXT COLLATE "C";
 CREATE INDEX operations_of_batch ON operations (organisation, batch, state) WHERE batch IS NOT NULL;
+
+-- How many codes were held, day by day.
+CREATE TABLE coverage_days (
+  organisation TEXT COLLATE "C" NOT NULL REFERENCES organisations (id),
+  day          BIGINT NOT NULL,
+  covered      BIGINT NOT NULL,
+  missing      BIGINT NOT NULL,
+  closed       BIGINT NOT NULL,
+  exempt       BIGINT NOT NULL,
+  PRIMARY KEY (organisation, day)
+);
+
+-- What needs a person, and what came of a week's unlocks.
+CREATE INDEX operations_in_review ON operations (organisation, id) WHERE state = 'needs_review';
+CREATE INDEX operations_ended ON operations (organisation, ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX devices_lock_unknown ON devices (organisation, serial) WHERE lock_state = 'unknown';
