@@ -77,6 +77,9 @@ pub(crate) struct FilterArgs {
     /// Only devices of this product type, such as iPad4,1
     #[arg(long, value_name = "TYPE")]
     product_type: Option<String>,
+    /// Only devices on which the organisation's own lock stands so
+    #[arg(long, value_name = "STATE", value_parser = ["none", "confirmed", "unknown", "someone_elses"])]
+    lock: Option<String>,
 }
 
 #[derive(Args)]
@@ -208,6 +211,7 @@ pub(crate) async fn found(
             .with("closing", filter.closing.then_some("true"))
             .with("connection", filter.mdm.clone())
             .with("product_type", filter.product_type.clone())
+            .with("lock", filter.lock.clone())
             .with("cursor", cursor.take());
         let page = api.ask(ask).await?.json()?;
         found.extend_from_slice(show::rows(&page));

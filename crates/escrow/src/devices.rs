@@ -145,6 +145,8 @@ pub struct Filter {
     pub connection: Option<String>,
     /// Only those of this product type.
     pub product_type: Option<String>,
+    /// Only those on which our lock stands so.
+    pub lock: Option<OurLock>,
 }
 
 /// One page of a list.

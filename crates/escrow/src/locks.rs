@@ -166,7 +166,8 @@ impl Locks<'_> {
             .read(async move |tx| {
                 let rows = tx
                     .fetch_all(
-                        "SELECT serial FROM devices WHERE organisation = $1 AND lock_state = 'unknown' ORDER BY serial LIMIT $2",
+                        "SELECT serial FROM devices WHERE organisation = $1 AND lock_state <> 'none' \
+                         AND lock_state = 'unknown' ORDER BY serial LIMIT $2",
                         params![organisation.as_str(), i64::from(limit)],
                     )
                     .await?;

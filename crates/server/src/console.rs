@@ -115,6 +115,8 @@ pub(crate) fn routes() -> Router<App> {
         .route("/keys/rotate", post(keys::rotate))
         .route("/system", get(system::show))
         .route("/audit", get(audit::list))
+        .route("/audit/verify", post(audit::verify))
+        .route("/audit/rows.jsonl", get(audit::export))
         .route("/sessions", get(sessions::list))
         .route("/sessions/{id}/end", post(sessions::end))
         .route("/approvals", get(approvals::list))

@@ -44,3 +44,9 @@ pub fn config(text: &[u8]) -> bool {
         config.apple.ca_file.is_none() && config.mdm.ca_file.is_none() && config.settings().is_ok()
     })
 }
+
+/// A table or list that somebody brings. Gives whether it names anything.
+#[must_use]
+pub fn table(bytes: &[u8]) -> bool {
+    crate::tables::serials(bytes).is_ok_and(|serials| !serials.is_empty())
+}

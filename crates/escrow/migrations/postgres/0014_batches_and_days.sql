@@ -62,4 +62,3 @@ CREATE TABLE coverage_days (
 -- What needs a person, and what came of a week's unlocks.
 CREATE INDEX operations_in_review ON operations (organisation, id) WHERE state = 'needs_review';
 CREATE INDEX operations_ended ON operations (organisation, ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX devices_lock_unknown ON devices (organisation, serial) WHERE lock_state = 'unknown';

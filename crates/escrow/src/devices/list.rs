@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use activation_lock::lock::OurLock;
 use activation_lock::time::Timestamp;
 use activation_lock::window;
 use serde_json::json;
@@ -34,6 +35,7 @@ enum Lead {
         until: Timestamp,
     },
     /// By serial number, as the others.
+    Lock(OurLock),
     Coverage(CoverageState),
     Product(String),
     Connection(String),
@@ -76,6 +78,10 @@ impl Lead {
             let until = now.plus(window::WINDOW - window::CLOSING_AFTER);
             return Self::Closing { from: now, until };
         }
+        // Few devices are locked by us, and hardly any in doubt.
+        if let Some(lock) = filter.lock.filter(|lock| *lock != OurLock::None) {
+            return Self::Lock(lock);
+        }
         // Most devices are covered: that says the least.
         match (&filter.coverage, &filter.product_type, &filter.connection) {
             (Some(state), ..) if *state != CoverageState::Covered => Self::Coverage(*state),
@@ -94,6 +100,7 @@ impl Lead {
             filter.coverage.is_some(),
             filter.product_type.is_some(),
             filter.connection.is_some(),
+            filter.lock.is_some(),
         ];
         let asked = parts.into_iter().filter(|is| *is).count();
         asked == usize::from(!matches!(self, Self::All))
@@ -136,6 +143,13 @@ impl Lead {
                      WHERE organisation = $1 AND coverage = 'missing' AND (window_closes_at, serial) > ($2, $3) \
                      AND window_closes_at <= $4 ORDER BY window_closes_at, serial LIMIT $5";
                 let params = params![organisation, place, serial, *until, limit];
+                tx.fetch_all(sql, params).await?
+            }
+            Self::Lock(state) => {
+                // The first condition is that of the index, in its own words.
+                let sql = "SELECT '' AS place, serial, 0 AS is_again FROM devices WHERE organisation = $1 AND lock_state <> 'none' \
+                     AND lock_state = $2 AND serial > $3 ORDER BY serial LIMIT $4";
+                let params = params![organisation, state.as_str(), serial, limit];
                 tx.fetch_all(sql, params).await?
             }
             Self::Coverage(state) => {
@@ -193,7 +207,8 @@ async fn fitting(
         "(SELECT value FROM json_each($1)) AS wanted JOIN devices ON devices.organisation = wanted.value ->> 0 \
          AND devices.serial = wanted.value ->> 1 WHERE ($2 IS NULL OR coverage = $2) AND ($3 IS NULL OR connection = $3) \
          AND ($4 IS NULL OR product_type = $4) \
-         AND ($5 IS NULL OR (coverage = 'missing' AND window_closes_at > $6 AND window_closes_at <= $5))"
+         AND ($5 IS NULL OR (coverage = 'missing' AND window_closes_at > $6 AND window_closes_at <= $5)) \
+         AND ($7 IS NULL OR lock_state = $7)"
     );
     let params = params![
         json!(wanted).to_string(),
@@ -201,7 +216,8 @@ async fn fitting(
         filter.connection.as_deref(),
         filter.product_type.as_deref(),
         closing_before,
-        now
+        now,
+        filter.lock.map(OurLock::as_str)
     ];
     let rows = tx.fetch_all(sql, params).await?;
     let device = |row| {

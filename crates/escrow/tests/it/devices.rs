@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use activation_lock::lock::OurLock;
 use activation_lock::time::Timestamp;
 use escrow::coverage::CoverageState;
 use escrow::devices::{DeviceSummary, Filter};
@@ -96,6 +97,7 @@ async fn pages_hold_what_is_asked_for_once_and_in_order() {
             coverage: state,
             closing,
             search: None,
+            lock: None,
         };
         let fits = |device: &&DeviceSummary| {
             product.is_none_or(|p| {
@@ -170,4 +172,44 @@ async fn a_search_shows_a_device_once_by_the_first_of_its_words_that_fits() {
         .map(|i| format!("D{}", 100_000 + i))
         .collect();
     assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn r20_devices_are_listed_by_how_our_lock_on_them_stands() {
+    let vault = fleet().await;
+    let everything = all(&vault, &Filter::default(), 500).await;
+    crate::beside::run(
+        &vault,
+        "UPDATE devices SET lock_state = 'confirmed' WHERE serial LIKE '%7'",
+    )
+    .await;
+    crate::beside::run(
+        &vault,
+        "UPDATE devices SET lock_state = 'unknown' WHERE serial LIKE '%3'",
+    )
+    .await;
+    for (lock, ending) in [(OurLock::Confirmed, '7'), (OurLock::Unknown, '3')] {
+        for connection in [None, Some("small")] {
+            let filter = Filter {
+                lock: Some(lock),
+                connection: connection.map(str::to_owned),
+                ..Filter::default()
+            };
+            let fits = |device: &&DeviceSummary| {
+                device.serial.as_str().ends_with(ending)
+                    && connection.is_none_or(|one| device.connection.as_deref() == Some(one))
+            };
+            let expected: Vec<DeviceSummary> = everything.iter().filter(fits).cloned().collect();
+            assert!(!expected.is_empty());
+            for limit in [37, 500] {
+                let found = serials(&all(&vault, &filter, limit).await);
+                assert!(found == serials(&expected), "{filter:?}: {}", found.len());
+            }
+        }
+    }
+    let none = Filter {
+        lock: Some(OurLock::SomeoneElses),
+        ..Filter::default()
+    };
+    assert!(all(&vault, &none, 500).await.is_empty());
 }

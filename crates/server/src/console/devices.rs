@@ -1,5 +1,6 @@
 //! The devices: search, filters, pages.
 
+use activation_lock::lock::OurLock;
 use escrow::coverage::CoverageState;
 use escrow::devices::{DeviceSummary, Filter};
 use escrow::permit::{Permit, Read};
@@ -90,6 +91,7 @@ pub(super) struct Asked {
     /// The identifier of an MDM connection.
     connection: Option<String>,
     product_type: Option<String>,
+    lock: Option<OurLock>,
     cursor: Option<String>,
 }
 
@@ -100,6 +102,7 @@ impl Asked {
             match &*name {
                 "search" => asked.search = value.trim().to_owned(),
                 "coverage" => asked.coverage = serde_json::from_value((&*value).into()).ok(),
+                "lock" => asked.lock = value.parse().ok(),
                 "closing" => asked.closing = value == "true",
                 "mdm" if !value.is_empty() => asked.connection = Some(value.into_owned()),
                 "product_type" if !value.is_empty() => {
@@ -131,6 +134,7 @@ impl Asked {
                 .as_deref()
                 .map(|one| ("product_type", one)),
         );
+        pairs.extend(self.lock.map(|lock| ("lock", lock.as_str())));
         pairs.extend(self.cursor.as_deref().map(|one| ("cursor", one)));
         pairs
     }
@@ -147,6 +151,7 @@ impl Asked {
             closing: self.closing,
             connection: self.connection.clone(),
             product_type: self.product_type.clone(),
+            lock: self.lock,
         }
     }
 
@@ -171,6 +176,15 @@ impl Asked {
         }
         if self.closing {
             words.push("whose days to give its code end soon".to_owned());
+        }
+        match self.lock {
+            Some(OurLock::None) => words.push("that the organisation has not locked".to_owned()),
+            Some(OurLock::Confirmed) => words.push("that the organisation locked".to_owned()),
+            Some(OurLock::Unknown) => {
+                words.push("on which a lock of the organisation may be".to_owned());
+            }
+            Some(OurLock::SomeoneElses) => words.push("that somebody else locked".to_owned()),
+            None => {}
         }
         if self.connection.is_some() {
             words.push("of one MDM".to_owned());
@@ -198,22 +212,25 @@ pub(super) async fn list(visitor: Visitor, uri: Uri) -> Shown<DevicesPage> {
         cursor: None,
         ..asked.clone()
     };
-    let choice = |name, coverage, closing| Choice {
+    let choice = |name, coverage, closing, lock| Choice {
         name,
-        is_chosen: first.coverage == coverage && first.closing == closing,
+        is_chosen: first.coverage == coverage && first.closing == closing && first.lock == lock,
         link: Asked {
             coverage,
             closing,
+            lock,
             ..first.clone()
         }
         .link(&frame),
     };
     let choices = vec![
-        choice("All", None, false),
-        choice("Code held", Some(CoverageState::Covered), false),
-        choice("No code yet", Some(CoverageState::Missing), false),
-        choice("Closing soon", None, true),
-        choice("No code needed", Some(CoverageState::Exempt), false),
+        choice("All", None, false, None),
+        choice("Code held", Some(CoverageState::Covered), false, None),
+        choice("No code yet", Some(CoverageState::Missing), false, None),
+        choice("Closing soon", None, true, None),
+        choice("No code needed", Some(CoverageState::Exempt), false, None),
+        choice("Locked by us", None, false, Some(OurLock::Confirmed)),
+        choice("Lock in doubt", None, false, Some(OurLock::Unknown)),
     ];
     let next = page.next.map(|cursor| {
         Asked {
@@ -273,6 +290,7 @@ mod tests {
             closing: true,
             connection: Some("c".to_owned()),
             product_type: Some("iPad4,1".to_owned()),
+            lock: Some(OurLock::Unknown),
             cursor: Some("x/y".to_owned()),
         };
         let query = form_urlencoded::Serializer::new(String::new())

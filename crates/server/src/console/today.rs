@@ -187,7 +187,7 @@ async fn needs(visitor: &Visitor, permit: &Permit<Read>) -> Result<Needs, Turned
     waiting.retain(|one| may_decide && approvals::is_of_another(one, &visitor.caller));
     let (review, in_review) = escrow.operations().in_review(permit, NAMED).await?;
     let unknown = escrow.locks().unknown(permit, NAMED).await?;
-    let mut batches = escrow.batches().list(permit, None, NAMED).await?;
+    let mut batches = escrow.batches().list(permit, None, 4 * NAMED).await?;
     batches.retain(|batch| batch.state == BatchState::Paused);
     let known = escrow.connections().list(permit).await?;
     let mut certificates = escrow.push_certificates().list(permit).await?;

@@ -42,6 +42,7 @@ mod tokens;
 mod unlocks;
 
 pub(crate) use approvals::{cancel_approval, decide};
+pub(crate) use audit::{Found as AuditFound, export_rows, verify_record};
 pub(crate) use batches::{
     Change as BatchChange, change_batch, line_in_words, read_batch, results_table, seconds_left,
 };

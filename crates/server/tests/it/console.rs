@@ -259,7 +259,7 @@ async fn a_page_loads_what_comes_from_here_and_nothing_stands_in_it() {
 }
 
 /// Every form that changes something, with fields that would do.
-const FORMS: [(&str, &[(&str, &str)]); 22] = [
+const FORMS: [(&str, &[(&str, &str)]); 23] = [
     ("/devices/SIMPHONE0001/refresh", &[]),
     (
         "/devices/SIMPHONE0001/product-type",
@@ -289,6 +289,7 @@ const FORMS: [(&str, &[(&str, &str)]); 22] = [
             ("api_key", "key"),
         ],
     ),
+    ("/audit/verify", &[]),
     ("/connections/certificate", &[("certificate", "none")]),
     ("/tokens", &[("name", "a program"), ("read", "yes")]),
     ("/tokens/01890000-0000-7000-8000-000000000000/revoke", &[]),

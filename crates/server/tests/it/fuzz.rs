@@ -129,6 +129,15 @@ fn fuzz_config() {
     assert!(good > 0 && good < all, "{good} of {all} are good");
 }
 
+#[test]
+fn fuzz_table() {
+    let files = corpus("table");
+    let read = files.iter().filter(|file| fuzzing::table(file)).count();
+    assert!(read >= 8, "only {read} of the tables name anything");
+    let (good, all) = fuzz(0xd6e8_feb8_6659_fd93, &files, fuzzing::table);
+    assert!(good > 0 && good < all, "{good} of {all} name anything");
+}
+
 /// A target that is not run by these tests is run by nobody for months.
 #[test]
 fn every_target_has_its_test_here() {

@@ -58,6 +58,7 @@ async fn r2_every_table_that_names_devices_is_known_here() {
         tables,
         [
             "attempts",
+            "batch_lines",
             "code_observations",
             "codes",
             "commands",

@@ -243,8 +243,17 @@ pub(super) async fn export(
     caller: Caller,
     Query(query): Query<ExportQuery>,
 ) -> Result<Response, Problem> {
-    let permit = permit(&app, &caller).await?;
-    let export = app.escrow.audit().export(&permit, query.filter()?).await?;
+    export_rows(&app, &caller, query.filter()?).await
+}
+
+/// Rows as they were written, one a line, poured as they are read.
+pub(crate) async fn export_rows(
+    app: &App,
+    caller: &Caller,
+    filter: AuditFilter,
+) -> Result<Response, Problem> {
+    let permit = permit(app, caller).await?;
+    let export = app.escrow.audit().export(&permit, filter).await?;
     let pages = stream::try_unfold(export, async |mut export| {
         let rows = export.next().await.inspect_err(|error| {
             tracing::error!(%error, "an export of the audit record broke off");
@@ -273,7 +282,7 @@ pub(super) struct VerifyQuery {
 /// What was found in the record.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AuditVerification)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// `bad`: something is not as it was written. `unproven`: nothing was found, and no checkpoint from outside stands for the end.
     /// `proven`: nothing was found, and the checkpoint given stands for all of it.
     verdict: &'static str,
@@ -310,6 +319,16 @@ struct Wrong {
 }
 
 impl Found {
+    /// Whether something is not as it was written.
+    pub(crate) fn is_bad(&self) -> bool {
+        self.bad.is_some()
+    }
+
+    /// What was found, in words.
+    pub(crate) fn says(&self) -> &str {
+        &self.says
+    }
+
     fn bad(bad: Bad, grants: &Grants) -> Self {
         let is_visible = match &bad.organisation {
             Some(organisation) => grants
@@ -376,7 +395,17 @@ pub(super) async fn verify(
     caller: Caller,
     Query(query): Query<VerifyQuery>,
 ) -> Result<Json<Found>, Problem> {
-    let permit = permit(&app, &caller).await?;
+    let found = verify_record(&app, &caller, query.checkpoint).await?;
+    Ok(Json(found))
+}
+
+/// Goes through the whole record, and holds it against a line of checkpoints where there is one.
+pub(crate) async fn verify_record(
+    app: &App,
+    caller: &Caller,
+    checkpoint: Option<String>,
+) -> Result<Found, Problem> {
+    let permit = permit(app, caller).await?;
     let _turn = app.verifying.try_lock().map_err(|_| {
         Problem::new(
             axum::http::StatusCode::CONFLICT,
@@ -389,17 +418,17 @@ pub(super) async fn verify(
     let audit = app.escrow.audit();
     let mut verifier = audit.verifier();
     let mut bad = verifier.record().await?;
-    if let (None, Some(line)) = (&bad, query.checkpoint) {
+    if let (None, Some(line)) = (&bad, checkpoint) {
         bad = verifier.compare(1, vec![line]).await?;
     }
     audit.note_verification(&permit, bad.as_ref()).await?;
-    Ok(Json(match bad {
+    Ok(match bad {
         Some(bad) => {
             tracing::error!(place = %bad.place, what = bad.what, "the audit record is not as it was written");
             Found::bad(bad, caller.actor.grants())
         }
         None => Found::whole(&verifier.verified()),
-    }))
+    })
 }
 
 /// Which page of them.

@@ -57,6 +57,9 @@ pub(super) struct ListQuery {
     connection: Option<String>,
     /// Only devices of this product type, such as `iPad4,1`.
     product_type: Option<String>,
+    /// Only devices on which the organisation's own lock stands so: `none`, `confirmed`, `unknown`, `someone_elses`.
+    #[param(value_type = Option<String>)]
+    lock: Option<OurLock>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// Rows a page, 1 to 500; 100 when it is left out.
@@ -155,6 +158,7 @@ pub(super) async fn list(
         closing: query.closing,
         connection,
         product_type: query.product_type,
+        lock: query.lock,
     };
     let limit = usize::from(query.limit.unwrap_or(PAGE));
     let page = app

@@ -269,3 +269,28 @@ async fn who_begins_is_led_to_the_first_code() {
     let there = browser.get("/").await;
     assert!(!there.html.contains("The way to the first code"));
 }
+
+#[tokio::test]
+async fn the_record_is_verified_and_taken_by_who_may_read_it() {
+    let stage = Stage::new().await;
+    let person = Person::settled(&stage, "zoe", Role::OF_THE_FIRST).await;
+    let browser = Browser::of(&stage, &person, "zoe").await;
+    let found = browser.submit("/audit/verify", &[]).await;
+    assert_eq!(found.status, 200);
+    assert!(
+        found.html.contains("class=\"said\" role=\"status\""),
+        "{}",
+        found.html
+    );
+    let rows = browser.get("/audit/rows.jsonl?action=audit.verify").await;
+    assert!(rows.header("content-disposition").contains("audit.jsonl"));
+    assert_eq!(rows.html.lines().count(), 1, "{}", rows.html);
+    let listed = browser.get("/audit?action=audit.verify").await;
+    assert!(
+        listed
+            .html
+            .contains("/audit/rows.jsonl?action=audit.verify"),
+        "{}",
+        listed.html
+    );
+}
