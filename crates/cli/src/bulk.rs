@@ -69,7 +69,7 @@ enum BulkCommand {
     /// Let no further line enter the queue; what is there goes on to its end
     Pause(NamedArgs),
     /// Let a batch that is paused go on
-    Resume(NamedArgs),
+    Resume(ResumeArgs),
     /// Cancel a batch, and what of it is under way; an answer on its way wins
     Cancel(NamedArgs),
     /// Take the results, a line each, as CSV or JSON
@@ -175,6 +175,14 @@ struct StartArgs {
 }
 
 #[derive(Args)]
+struct ResumeArgs {
+    #[command(flatten)]
+    leave: LeaveArgs,
+    #[command(flatten)]
+    named: NamedArgs,
+}
+
+#[derive(Args)]
 struct WatchArgs {
     /// Say nothing on the way
     #[arg(long)]
@@ -227,8 +235,14 @@ pub(crate) async fn run(args: BulkArgs, voice: Voice) -> Outcome {
             let api = Api::new(&args.named.server, voice)?;
             ended(&api, &args.named.id, args.quiet, voice).await
         }
-        BulkCommand::Pause(args) => turn(&args, "pause", voice).await,
-        BulkCommand::Resume(args) => turn(&args, "resume", voice).await,
+        BulkCommand::Pause(args) => {
+            let api = Api::new(&args.server, voice)?;
+            turn(&api, &args.id, "pause", voice).await
+        }
+        BulkCommand::Resume(args) => {
+            let api = Api::new(&args.named.server, voice)?.with_leave(&args.leave)?;
+            turn(&api, &args.named.id, "resume", voice).await
+        }
         BulkCommand::Cancel(args) => {
             let api = Api::new(&args.server, voice)?;
             let batch = api.ask(Ask::delete(&["batches", &args.id])).await?.json()?;
@@ -502,9 +516,8 @@ async fn list(args: &ListArgs, voice: Voice) -> Outcome {
     Ok(DONE)
 }
 
-async fn turn(args: &NamedArgs, how: &str, voice: Voice) -> Outcome {
-    let api = Api::new(&args.server, voice)?;
-    let path = ["batches", args.id.as_str(), how];
+async fn turn(api: &Api, id: &str, how: &str, voice: Voice) -> Outcome {
+    let path = ["batches", id, how];
     let batch = api.ask(Ask::post(&path)).await?.json()?;
     tell(&batch, voice)
 }

@@ -286,12 +286,20 @@ impl Batches<'_> {
                 if !from.contains(&batch.state) {
                     return batch.as_it_is(tx, Changed::NotNow).await;
                 }
-                batch.turn_to(tx, to, None).await?;
+                let mut entry = confirmed.entry(action).subject(&id);
                 if to == BatchState::Running {
-                    // Whoever started it may be gone: it goes on for the one who says so.
-                    batch.hand_over(tx, confirmed.actor()).await?;
+                    let by = confirmed.actor();
+                    // What was approved was approved for whoever started it.
+                    let ready = batch.count(tx, LineState::Ready).await?;
+                    if batch.principal != by.principal()
+                        && let Some(guard) = batch.guard(ready)
+                    {
+                        let passed = approvals::pass(tx, &escrow, &confirmed, &guard).await?;
+                        entry = passed.mark(entry);
+                    }
+                    batch.hand_over(tx, by).await?;
                 }
-                let entry = confirmed.entry(action).subject(&id);
+                batch.turn_to(tx, to, None).await?;
                 audit::record(tx, &escrow, entry).await?;
                 if to == BatchState::Cancelled {
                     let by = confirmed.actor();
@@ -475,19 +483,7 @@ async fn start<P: Bulk>(
         .detail("action", P::ACTION.as_str())
         .detail("devices", ready)
         .detail("lines", batch.lines);
-    let guarded = match P::ACTION {
-        BatchAction::Unlock => Some(Action::Unlock),
-        BatchAction::Lock => Some(Action::Lock),
-        BatchAction::Refresh => None,
-    };
-    if let Some(action) = guarded {
-        let devices = u32::try_from(ready).unwrap_or(u32::MAX);
-        let lines = batch.lines;
-        let guard = Guard::batch(
-            action,
-            format!("batch {id} of {ready} devices in {lines} lines"),
-            devices,
-        );
+    if let Some(guard) = batch.guard(ready) {
         entry = approvals::pass(tx, escrow, permit, &guard)
             .await?
             .mark(entry);
@@ -633,6 +629,19 @@ impl Batch {
         )
         .await?;
         Ok(())
+    }
+
+    /// What it takes to have so many of its lines done, where that can take other people.
+    fn guard(&self, ready: i64) -> Option<Guard> {
+        let action = match self.action {
+            BatchAction::Unlock => Action::Unlock,
+            BatchAction::Lock => Action::Lock,
+            BatchAction::Refresh => return None,
+        };
+        let (id, lines) = (&self.id, self.lines);
+        let target = format!("batch {id} of {ready} devices in {lines} lines");
+        let devices = u32::try_from(ready).unwrap_or(u32::MAX);
+        Some(Guard::batch(action, target, devices))
     }
 
     /// From now on it is done for this one.

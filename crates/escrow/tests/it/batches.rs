@@ -518,6 +518,40 @@ async fn one_approval_is_for_the_whole_batch_and_for_no_line_more() {
 }
 
 #[tokio::test]
+async fn an_approval_is_for_whoever_started_it_and_another_who_lets_it_go_on_needs_one() {
+    let fleet = Fleet::of(2).await;
+    let desk = settled(&fleet, "desk", &[Role::Operator]).await;
+    let other = settled(&fleet, "other", &[Role::Operator]).await;
+    settled(&fleet, "max", &[Role::Approver]).await;
+    let id = fleet.draft::<Unlock>(&serials(0..2)).await.id;
+    let (who, other) = (desk.actor(&fleet).await, other.actor(&fleet).await);
+    done(fleet.start_as(&who, &id).await.unwrap());
+    let may = async |actor: &Actor| -> Permit<Unlock> {
+        let subject = format!("batch {id}");
+        let authorised = fleet.escrow.authorise(actor, &fleet.organisation, subject);
+        authorised.await.unwrap()
+    };
+    let batches = fleet.escrow.batches();
+    done(batches.pause(&may(&who).await, &id).await.unwrap());
+    let policy = Policy {
+        people: 1,
+        ..Policy::default()
+    };
+    let admin = fleet.permit("policy").await;
+    let policies = fleet.escrow.policies();
+    let set = policies.set(&admin, Action::Unlock, policy).await;
+    set.unwrap().unwrap();
+    let refused = batches.resume(&may(&other).await, &id).await;
+    assert!(matches!(
+        refused,
+        Err(Error::Refused(Refusal::ApprovalNeeded(_)))
+    ));
+    assert_eq!(fleet.view(&id).await.state, BatchState::Paused);
+    let resumed = done(batches.resume(&may(&who).await, &id).await.unwrap());
+    assert_eq!(resumed.state, BatchState::Running);
+}
+
+#[tokio::test]
 async fn it_stops_when_whoever_started_it_may_not_do_that_any_more_and_goes_on_for_another() {
     let fleet = Fleet::of(2).await;
     let desk = settled(&fleet, "desk", &[Role::Operator]).await;

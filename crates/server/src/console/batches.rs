@@ -476,9 +476,15 @@ pub(super) async fn pause(visitor: Visitor, Path(id): Path<String>) -> Result<Re
     turn_as(&visitor, caller, &id, BatchChange::Pause, "batch-paused").await
 }
 
-pub(super) async fn resume(visitor: Visitor, Path(id): Path<String>) -> Result<Response, Turned> {
-    let caller = &visitor.caller;
-    turn_as(&visitor, caller, &id, BatchChange::Resume, "batch-resumed").await
+pub(super) async fn resume(
+    visitor: Visitor,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Turned> {
+    let (_, batch) = api::read_batch(&visitor.app, &visitor.caller, &id).await?;
+    let actor = form::leave(&visitor, &form, &batch.reason)?;
+    let caller = visitor.caller.acting_as(actor);
+    turn_as(&visitor, &caller, &id, BatchChange::Resume, "batch-resumed").await
 }
 
 pub(super) async fn cancel(visitor: Visitor, Path(id): Path<String>) -> Result<Response, Turned> {
