@@ -203,8 +203,6 @@ fn five_hundred_are_brought_in_a_file_looked_at_and_unlocked() {
     browser.is_sound("batch-draft");
     browser.click("form[action$='/start'] button.primary");
     // The page follows by itself.
-    browser.wait_for_text("under way");
-    browser.is_sound("batch-running");
     browser.wait_for_text("Done, not all of it");
     browser.is_sound("batch");
     browser.click("[data-word=unlocked]");
