@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use apple::dep::LostMessage;
 use clap::{Args, Subcommand};
-use data_encoding::HEXLOWER;
-use seal::Random as _;
 use serde_json::{Value, json};
 use server::{lifecycle, tables};
 
 use crate::api::{Api, Ask, LeaveArgs, ServerArgs};
 use crate::devices::{self, FilterArgs};
 use crate::voice::{DONE, FAILED, Failure, Outcome, Voice, bar};
-use crate::{machine, operation, private_file, show};
+use crate::{operation, private_file, show};
 
 /// Lines that are brought at a time.
 const AT_ONCE: usize = 1_000;
@@ -263,11 +261,7 @@ async fn wanted(action: &str, mut wish: Value, args: ListedArgs, voice: Voice) -
     if serials.is_empty() {
         return Err(Failure::usage("no device is named: nothing was done"));
     }
-    let key = args.idempotency_key.unwrap_or_else(|| {
-        let mut bytes = [0; 16];
-        machine::random().fill(&mut bytes);
-        HEXLOWER.encode(&bytes)
-    });
+    let key = args.idempotency_key.unwrap_or_else(operation::new_key);
     let ask = Ask::post(&["batches"])
         .with("action", Some(action))
         .json(&wish)?

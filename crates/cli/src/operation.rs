@@ -70,6 +70,13 @@ pub(crate) fn idempotency_key(text: &str) -> Result<String, &'static str> {
         .ok_or("it is not 1 to 255 visible ASCII characters")
 }
 
+/// One that was never used.
+pub(crate) fn new_key() -> String {
+    let mut bytes = [0; 16];
+    machine::random().fill(&mut bytes);
+    HEXLOWER.encode(&bytes)
+}
+
 impl Kind {
     /// Asks for one, under the key or a new one, and watches it to its end when that is wanted.
     pub(crate) async fn ask(
@@ -81,11 +88,7 @@ impl Kind {
         wait: bool,
         voice: Voice,
     ) -> Outcome {
-        let key = key.unwrap_or_else(|| {
-            let mut bytes = [0; 16];
-            machine::random().fill(&mut bytes);
-            HEXLOWER.encode(&bytes)
-        });
+        let key = key.unwrap_or_else(new_key);
         let path = ["devices", serial.as_str(), self.one];
         let answer = api.ask(Ask::post(&path).json(wish)?.once(&key)).await?;
         let asked = answer.json()?;

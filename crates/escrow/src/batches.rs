@@ -112,7 +112,7 @@ pub enum Changed {
     NotNow(BatchView),
     /// Lines: those before these are not there.
     Gap(BatchView),
-    /// Lines: there would be more than [`MOST_LINES`]. Start: there is no line that could be done.
+    /// Lines: there would be more than [`MOST_LINES`], or these are more than [`MOST_AT_ONCE`].
     TooMany(BatchView),
     /// Start: no line of it could be done.
     Nothing(BatchView),

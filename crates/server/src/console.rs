@@ -11,13 +11,14 @@ use askama::Template;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use escrow::permit::{OrganisationId, Permission, Permissions, Refusal};
 
 use crate::App;
 use crate::auth::{self, Caller, cookie};
+use crate::http::REFRESH;
 use crate::http::api::moment;
 use crate::http::problem::Problem;
 
@@ -307,6 +308,14 @@ impl FromRequestParts<App> for Visitor {
     }
 }
 
+/// What an address asks for under a name.
+fn asked(uri: &Uri, name: &str) -> Option<String> {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    url::form_urlencoded::parse(query)
+        .find(|(given, _)| given == name)
+        .map(|(_, value)| value.into_owned())
+}
+
 /// What is told after something was done, by the word that the address then has.
 fn said(uri: &Uri) -> Option<&'static str> {
     let query = uri.query()?;
@@ -518,9 +527,6 @@ fn length(distance: Duration) -> Option<String> {
         if count == 1 { "" } else { "s" }
     ))
 }
-
-/// Has a browser go to another page by itself, after a while.
-const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 #[cfg(test)]
 mod tests {

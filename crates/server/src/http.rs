@@ -28,6 +28,9 @@ mod watch;
 
 pub(crate) use watch::Readiness;
 
+/// Has a browser go to another page by itself, after a while.
+pub(crate) const REFRESH: HeaderName = HeaderName::from_static("refresh");
+
 /// The most that a request of the API holds, bytes. Webhooks have their own limit.
 const BODY_LIMIT: usize = 256 * 1024;
 

@@ -1,19 +1,17 @@
 //! What needs a person, and what came of the unlocks of each week.
 
-use std::time::Duration;
-
 use activation_lock::device::SerialNumber;
 use activation_lock::operation::StateName;
-use activation_lock::time::Timestamp;
+use activation_lock::time::{DAY, Timestamp};
 
 use super::{Kind, Operations};
 use crate::db::params;
 use crate::permit::{Permit, Read};
 use crate::{Error, Result};
 
-const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The first day of 1970 was a Thursday, and weeks begin on Mondays.
-const FROM_MONDAY: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+const FROM_MONDAY: i64 = 3 * DAY.as_millis() as i64;
+const WEEK: i64 = 7 * DAY.as_millis() as i64;
 
 /// An unlock or a lock that a person has to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +88,7 @@ impl Operations<'_> {
         self.0
             .db
             .read(async move |tx| {
-                let (week, offset) = (WEEK.as_millis() as i64, FROM_MONDAY.as_millis() as i64);
+                let (week, offset) = (WEEK, FROM_MONDAY);
                 let this = (tx.now().0 + offset) / week;
                 let first = this - i64::from(weeks) + 1;
                 let rows = tx

@@ -151,6 +151,21 @@ impl Fleet {
         while self.feed(wide).await.begun > 0 {}
     }
 
+    /// A person waits for this one.
+    async fn urgently(&self, number: usize) {
+        let permit: Permit<Unlock> = self.permit("unlock").await;
+        let wish = NewUnlock {
+            serial: serial(number).parse().unwrap(),
+            reason: "a person waits".to_owned(),
+            requester: "desk".to_owned(),
+            insists: false,
+            urgent: true,
+            idempotency: None,
+        };
+        let operations = self.escrow.operations();
+        operations.enqueue(&permit, wish).await.unwrap();
+    }
+
     async fn start_as(&self, actor: &Actor, id: &str) -> escrow::Result<Changed> {
         let permit: Permit<Unlock> = self
             .escrow
@@ -332,21 +347,7 @@ async fn lines_enter_the_queue_a_few_at_a_time_each_once_and_it_ends_when_the_la
 async fn what_has_changed_since_it_was_looked_at_is_seen_when_its_turn_comes() {
     let fleet = Fleet::of(2).await;
     let id = fleet.running(&serials(0..2)).await;
-    let permit: Permit<Unlock> = fleet.permit("unlock").await;
-    let single = NewUnlock {
-        serial: serial(1).parse().unwrap(),
-        reason: "a person waits".to_owned(),
-        requester: "desk".to_owned(),
-        insists: false,
-        urgent: true,
-        idempotency: None,
-    };
-    fleet
-        .escrow
-        .operations()
-        .enqueue(&permit, single)
-        .await
-        .unwrap();
+    fleet.urgently(1).await;
     fleet.feed_all().await;
     assert_eq!(fleet.words(&id).await, ["queued", "in_progress"]);
 }
@@ -361,21 +362,7 @@ async fn an_urgent_wish_goes_before_every_line_and_batches_take_turns() {
     }
     assert_eq!(fleet.view(&first).await.under_way(), 4);
     assert_eq!(fleet.view(&second).await.under_way(), 4);
-    let permit: Permit<Unlock> = fleet.permit("unlock").await;
-    let single = NewUnlock {
-        serial: serial(8).parse().unwrap(),
-        reason: "a person waits".to_owned(),
-        requester: "desk".to_owned(),
-        insists: false,
-        urgent: true,
-        idempotency: None,
-    };
-    fleet
-        .escrow
-        .operations()
-        .enqueue(&permit, single)
-        .await
-        .unwrap();
+    fleet.urgently(8).await;
     let operations = fleet.escrow.operations();
     let Claim::Lease(lease) = operations.claim(&settings(8, 0.0)).await.unwrap() else {
         panic!("something is due")

@@ -3,7 +3,6 @@
 use escrow::audit::{AuditFilter, AuditRow};
 use escrow::permit::{Audit, Permit};
 use serde_json::Value;
-use url::form_urlencoded;
 
 use super::*;
 use crate::http::api::{self, AuditFound};
@@ -62,11 +61,7 @@ struct Asked {
 
 impl Asked {
     fn read(uri: &Uri) -> Self {
-        let query = uri.query().unwrap_or_default().as_bytes();
-        let given = |wanted: &str| {
-            let found = form_urlencoded::parse(query).find(|(name, _)| name == wanted);
-            found.map_or_else(String::new, |(_, value)| value.trim().to_owned())
-        };
+        let given = |name| asked(uri, name).unwrap_or_default().trim().to_owned();
         Self {
             subject: given("subject"),
             action: given("action"),

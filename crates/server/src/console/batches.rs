@@ -57,14 +57,6 @@ pub(super) async fn list(visitor: Visitor, uri: Uri) -> Shown<BatchesPage> {
     Ok(Page(StatusCode::OK, page))
 }
 
-/// A value of an address.
-fn asked(uri: &Uri, name: &str) -> Option<String> {
-    let query = uri.query().unwrap_or_default().as_bytes();
-    url::form_urlencoded::parse(query)
-        .find(|(given, _)| given == name)
-        .map(|(_, value)| value.into_owned())
-}
-
 /// What it does, as a heading.
 pub(super) fn title(action: &BatchAction) -> &'static str {
     match action {
@@ -465,9 +457,7 @@ pub(super) async fn start(
     Path(id): Path<String>,
     form: Form,
 ) -> Result<Response, Turned> {
-    let (_, batch) = api::read_batch(&visitor.app, &visitor.caller, &id).await?;
-    let actor = form::leave(&visitor, &form, &batch.reason)?;
-    let caller = visitor.caller.acting_as(actor);
+    let caller = approved(&visitor, &id, &form).await?;
     turn_as(&visitor, &caller, &id, BatchChange::Start, "batch-started").await
 }
 
@@ -481,22 +471,21 @@ pub(super) async fn resume(
     Path(id): Path<String>,
     form: Form,
 ) -> Result<Response, Turned> {
-    let (_, batch) = api::read_batch(&visitor.app, &visitor.caller, &id).await?;
-    let actor = form::leave(&visitor, &form, &batch.reason)?;
-    let caller = visitor.caller.acting_as(actor);
+    let caller = approved(&visitor, &id, &form).await?;
     turn_as(&visitor, &caller, &id, BatchChange::Resume, "batch-resumed").await
 }
 
 pub(super) async fn cancel(visitor: Visitor, Path(id): Path<String>) -> Result<Response, Turned> {
     let caller = &visitor.caller;
-    turn_as(
-        &visitor,
-        caller,
-        &id,
-        BatchChange::Cancel,
-        "batch-cancelled",
-    )
-    .await
+    let done = "batch-cancelled";
+    turn_as(&visitor, caller, &id, BatchChange::Cancel, done).await
+}
+
+/// Who asks, with how they mean to do what takes other people.
+async fn approved(visitor: &Visitor, id: &str, form: &Form) -> Result<Caller, Turned> {
+    let (_, batch) = api::read_batch(&visitor.app, &visitor.caller, id).await?;
+    let actor = form::leave(visitor, form, &batch.reason)?;
+    Ok(visitor.caller.acting_as(actor))
 }
 
 async fn turn_as(

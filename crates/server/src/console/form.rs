@@ -8,7 +8,7 @@ use escrow::permit::Actor;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::{Turned, Visitor};
+use super::{Turned, Visitor, asked};
 use crate::App;
 use crate::http::extract::Body;
 use crate::http::problem::Problem;
@@ -110,12 +110,9 @@ pub(super) struct Wish {
 impl Wish {
     /// Nothing yet, but for the approval that the address names.
     pub(super) fn new(uri: &Uri) -> Self {
-        let query = uri.query().unwrap_or_default().as_bytes();
-        let named = form_urlencoded::parse(query).find(|(name, _)| name == "approval");
         Self {
-            reason: String::new(),
-            wrong: None,
-            approval: named.map_or_else(String::new, |(_, id)| id.into_owned()),
+            approval: asked(uri, "approval").unwrap_or_default(),
+            ..Self::nothing()
         }
     }
 

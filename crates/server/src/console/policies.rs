@@ -1,12 +1,12 @@
 //! What takes other people, and how much one may do without them.
 
-use escrow::approvals::{Action, Policy, PolicyProblem};
+use escrow::approvals::{Action, Policy};
 use escrow::organisations::Organisation;
 use escrow::permit::{Admin, Permit};
 
 use super::*;
 use crate::http::api;
-use crate::http::extract::{Path, sentence};
+use crate::http::extract::Path;
 
 const HOUR: u64 = 60 * 60;
 const MINUTE: u64 = 60;
@@ -81,13 +81,10 @@ pub(super) async fn set(
     match app.escrow.policies().set(&permit, action, new).await? {
         Ok(()) => Ok(see(&visitor.back("/policies", "policy"))),
         Err(problem) => {
-            let status = match problem {
-                PolicyProblem::TooFewApprovers(_) => StatusCode::CONFLICT,
-                _ => StatusCode::BAD_REQUEST,
-            };
-            let wrong = sentence(&problem.to_string());
+            let problem = api::policy_refused(&problem);
+            let wrong = problem.said().detail.to_owned();
             let page = PoliciesPage::of(&visitor, Some(wrong)).await?;
-            Ok(Page(status, page).into_response())
+            Ok(Page(problem.status(), page).into_response())
         }
     }
 }

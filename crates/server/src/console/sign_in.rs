@@ -6,7 +6,6 @@ use axum::response::{IntoResponse as _, Response};
 use escrow::people::credentials::Change;
 use escrow::sessions::{Claim, SignIn};
 use seal::Password;
-use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -37,9 +36,7 @@ fn ours(next: &str) -> &str {
 }
 
 pub(super) async fn show(State(app): State<App>, uri: Uri) -> Page<SignInPage> {
-    let query = uri.query().unwrap_or_default().as_bytes();
-    let next = form_urlencoded::parse(query).find(|(name, _)| name == "next");
-    let next = next.map_or_else(String::new, |(_, next)| next.into_owned());
+    let next = asked(&uri, "next").unwrap_or_default();
     Page(StatusCode::OK, page(&app, &next, "", None))
 }
 

@@ -1,14 +1,13 @@
 //! Tokens: what programs act with.
 
+use activation_lock::time::DAY;
 use escrow::permit::{Admin, Permissions, Permit, Scope};
 use escrow::principals::{NewToken, TokenView};
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::http::api::LONGEST_TOKEN_LIFE as LONGEST_LIFE;
 use crate::http::extract::{Path, name};
-
-/// The most days a token that ends by itself is valid.
-const LONGEST_LIFE: u32 = 3650;
 
 #[derive(Template)]
 #[template(path = "tokens.html")]
@@ -76,12 +75,11 @@ pub(super) async fn create(visitor: Visitor, form: Form) -> Shown<TokensPage> {
                 })?,
         ),
     };
-    let day = Duration::from_secs(24 * 60 * 60);
     let new = NewToken {
         name: name("The name", form.text("name"))?.to_owned(),
         scope: Scope::One(permit.organisation().clone()),
         permissions,
-        expires_at: days.map(|days: u32| visitor.app.now().plus(day * days)),
+        expires_at: days.map(|days: u32| visitor.app.now().plus(DAY * days)),
     };
     let (view, text) = visitor
         .app

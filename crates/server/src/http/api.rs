@@ -41,7 +41,7 @@ mod single_sign_on;
 mod tokens;
 mod unlocks;
 
-pub(crate) use approvals::{cancel_approval, decide};
+pub(crate) use approvals::{cancel_approval, decide, policy_refused};
 pub(crate) use audit::{Found as AuditFound, export_rows, verify_record};
 pub(crate) use batches::{
     Change as BatchChange, change_batch, line_in_words, read_batch, results_table, seconds_left,
@@ -57,6 +57,7 @@ pub(crate) use people::{email, set_person};
 pub(crate) use push_certificates::read_certificate;
 pub(crate) use sessions::origin_of;
 pub(crate) use shown::{ConnectionNames, moment};
+pub(crate) use tokens::LONGEST_LIFE as LONGEST_TOKEN_LIFE;
 pub(crate) use unlocks::{
     cancel_unlock, in_progress, no_product_type, organisation_of as organisation_of_unlock,
     resume_unlock, unknown as unknown_unlock, unlock_in_words,

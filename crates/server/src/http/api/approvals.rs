@@ -473,19 +473,25 @@ pub(super) async fn set_policy(
     };
     match app.escrow.policies().set(&permit, action, new).await? {
         Ok(()) => policies(&app, &organisation).await,
-        Err(problem @ PolicyProblem::TooFewApprovers(_)) => Err(Problem::new(
+        Err(problem) => Err(policy_refused(&problem)),
+    }
+}
+
+/// Why a policy was not set.
+pub(crate) fn policy_refused(problem: &PolicyProblem) -> Problem {
+    let (status, name, title) = match problem {
+        PolicyProblem::TooFewApprovers(_) => (
             StatusCode::CONFLICT,
             "too-few-approvers",
             "Nobody could say yes",
-            sentence(&problem.to_string()),
-        )),
-        Err(problem) => Err(Problem::new(
+        ),
+        _ => (
             StatusCode::BAD_REQUEST,
             "policy-refused",
             "Not a policy that can be set",
-            sentence(&problem.to_string()),
-        )),
-    }
+        ),
+    };
+    Problem::new(status, name, title, sentence(&problem.to_string()))
 }
 
 /// What was done without the approval that it needed.

@@ -446,7 +446,8 @@ pub(crate) async fn results_table(
         "happened",
         "means",
         "to_do",
-    ]);
+    ])
+    .map_err(|_| Problem::failed())?;
     let escrow = app.escrow.clone();
     let id = id.to_owned();
     let pieces = stream::try_unfold(Some((0, heading)), move |next: Option<(i64, Vec<u8>)>| {
@@ -472,7 +473,7 @@ pub(crate) async fn results_table(
                     &words.happened,
                     &words.means,
                     &words.to_do,
-                ]));
+                ])?);
             }
             let next = lines.last().map(|last| (last.line, Vec::new()));
             Ok::<_, std::io::Error>(Some((Bytes::from(table), next)))
@@ -492,20 +493,12 @@ pub(crate) async fn results_table(
 }
 
 /// One record of a table (RFC 4180). Nothing in it is a secret.
-fn table_row(fields: &[&str]) -> Vec<u8> {
-    let quoted: Vec<_> = fields
-        .iter()
-        .map(|field| {
-            if field.contains([',', '"', '\n', '\r']) {
-                format!("\"{}\"", field.replace('"', "\"\""))
-            } else {
-                (*field).to_owned()
-            }
-        })
-        .collect();
-    let mut row = quoted.join(",").into_bytes();
-    row.extend_from_slice(b"\r\n");
-    row
+fn table_row(fields: &[&str]) -> std::io::Result<Vec<u8>> {
+    let mut row = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::CRLF)
+        .from_writer(Vec::new());
+    row.write_record(fields)?;
+    row.into_inner().map_err(|error| error.into_error())
 }
 
 /// Bring lines of a draft, in stretches. Each is looked at as it comes.

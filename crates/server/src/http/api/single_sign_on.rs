@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use data_encoding::BASE64URL_NOPAD;
 use escrow::sessions::{IdentityProblem, Origin, SessionView};
@@ -12,13 +12,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::sessions::{Begun, Session, origin_of, too_many};
 use crate::App;
 use crate::auth::{Address, cookie};
+use crate::http::REFRESH;
 use crate::http::extract::{Body, Query, Secret, SecretJson};
 use crate::http::problem::Problem;
 use crate::http::refusals::Kind;
 use crate::single_sign_on::{self, Answer};
-
-/// Has a browser go on to another page.
-const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 /// Who signs in.
 #[derive(Deserialize, ToSchema)]

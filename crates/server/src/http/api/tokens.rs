@@ -19,7 +19,7 @@ use crate::http::extract::{Body, Path, SecretJson, name};
 use crate::http::problem::Problem;
 
 /// The most days a token that ends by itself is valid.
-const LONGEST_LIFE: u32 = 3650;
+pub(crate) const LONGEST_LIFE: u32 = 3650;
 
 /// A token: everything but its text.
 #[derive(Serialize, ToSchema)]
